@@ -1,0 +1,66 @@
+# `make help` lists the targets. Everything that is needed is installed into .venv by the targets themselves.
+PYTHON ?= python3.11
+TORCH_SPEC ?= torch==2.13.0
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+WORKSPACE ?= workspace/demo
+STORAGE ?= local
+PYTEST_ARGS ?=
+
+export DO_NOT_TRACK := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS := 120
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## List the targets
+	@grep -hE '^[a-z0-9-]+:.*?## ' $(MAKEFILE_LIST) | awk 'BEGIN {FS = ":.*?## "} {printf "  %-14s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml constraints/cpu.txt
+	@command -v $(PYTHON) >/dev/null || { echo "error: $(PYTHON) was not found. Install Python 3.11, or name yours: make PYTHON=/path/to/python3.11"; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "$(TORCH_SPEC)"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints/cpu.txt -e '.[dev,s3-server]'
+	@touch $@
+
+.PHONY: install
+install: $(STAMP) ## Make .venv and install into it
+
+.PHONY: demo
+demo: $(STAMP) ## The whole life of a model on real video (STORAGE=s3 for object storage, WORKSPACE=dir)
+	$(BIN)/longvila flow run lifecycle --recipe demo --workspace $(WORKSPACE) --storage $(STORAGE)
+
+.PHONY: test
+test: $(STAMP) ## The tests, in at most 15 minutes
+	$(BIN)/python -m pytest -m "not slow and not faults" $(PYTEST_ARGS)
+
+.PHONY: test-slow
+test-slow: $(STAMP) ## Long proofs: the miniature's claims on three seeds
+	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
+
+.PHONY: test-faults
+test-faults: $(STAMP) ## Kill real processes and see that nothing is lost
+	$(BIN)/python -m pytest -m faults $(PYTEST_ARGS)
+
+.PHONY: check
+check: $(STAMP) ## Format, lint, types, import contracts, dead links
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+	$(BIN)/python -m tests.check_links
+
+.PHONY: format
+format: $(STAMP) ## Format the code
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+.PHONY: up
+up: $(STAMP) ## Prefect server, UI and a worker on loopback
+	$(BIN)/longvila up
+
+.PHONY: clean
+clean: ## Remove .venv and caches (never a workspace)
+	rm -rf $(VENV) .pytest_cache .ruff_cache .import_linter_cache

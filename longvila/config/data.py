@@ -1,0 +1,149 @@
+"""How a data set is built: sources, shots, clips, captions, questions, shards."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from longvila.config.model import Settings
+
+
+class FetchConfig(Settings):
+    """Limits and manners of the downloader."""
+
+    timeout_s: float = Field(default=60.0, gt=0, description="without any byte arriving")
+    total_timeout_s: float = Field(default=3600.0, gt=0)
+    max_size_bytes: int = Field(default=20 * 2**30, gt=0)
+    max_redirects: int = Field(default=5, ge=0)
+    attempts: int = Field(
+        default=4, gt=0, description="for 5xx answers and timeouts; never for 401, 403, 404, 410"
+    )
+    backoff_s: float = Field(default=1.0, gt=0)
+    requests_per_host_s: float = Field(default=4.0, gt=0)
+    allow_private_hosts: tuple[str, ...] = Field(
+        default=(), description="host names or addresses inside private networks"
+    )
+
+
+class ValidateConfig(Settings):
+    """What a video must be."""
+
+    min_duration_s: float = Field(default=2.0, ge=0)
+    max_duration_s: float = Field(default=6 * 3600.0, gt=0)
+    min_side: int = Field(default=32, gt=0, description="pixels")
+
+
+class DedupConfig(Settings):
+    """Near-duplicate detection by perceptual hashes of sampled frames."""
+
+    frames_per_s: float = Field(default=1.0, gt=0)
+    max_distance: int = Field(
+        default=8, ge=0, description="Hamming distance of two 64-bit hashes that count as the same picture"
+    )
+    max_share: float = Field(
+        default=0.3, gt=0, le=1, description="share of a video's frames found in another that rejects it"
+    )
+
+
+class ShotConfig(Settings):
+    """Shot detection."""
+
+    detector: Literal["adaptive", "content"] = "adaptive"
+    threshold: float = Field(default=3.0, gt=0)
+    min_shot_s: float = Field(default=0.6, gt=0)
+
+
+class ClipConfig(Settings):
+    """How shots are joined into clips."""
+
+    target_s: float = Field(default=10.0, gt=0)
+    min_s: float = Field(default=1.0, gt=0, description="shorter shots join their neighbour")
+    max_s: float = Field(default=20.0, gt=0, description="longer shots are split")
+
+
+class CaptionConfig(Settings):
+    """Who describes the clips."""
+
+    captioner: Literal["measured"] = "measured"
+    frames_per_clip: int = Field(default=8, ge=2)
+
+
+class QuestionConfig(Settings):
+    """Who writes the questions, and how many."""
+
+    writer: Literal["measured"] = "measured"
+    kinds: tuple[str, ...] = ()
+    window_s: tuple[float, ...] = Field(
+        default=(), description="lengths of the spans asked about; none: whole videos"
+    )
+    stride_s: float = Field(default=4.0, gt=0)
+    max_per_video: int = Field(default=400, gt=0)
+
+
+class FramesConfig(Settings):
+    """The frames that go into shards."""
+
+    fps: float = Field(default=2.0, gt=0)
+    size: int = Field(
+        default=384, gt=0, description="pixels per side; the aspect ratio is not kept (as SigLIP is fed)"
+    )
+    jpeg_quality: int = Field(default=90, ge=1, le=100)
+
+
+class ShardConfig(Settings):
+    """The tars."""
+
+    target_bytes: int = Field(default=512 * 2**20, gt=0)
+
+
+class NeedleSetConfig(Settings):
+    """A set of videos composed from real frames with cards hidden in them (evaluation, section 4)."""
+
+    name: str
+    num_samples: int = Field(gt=0)
+    min_frames: int = Field(gt=0)
+    max_frames: int = Field(gt=0)
+    needles: int = Field(default=4, ge=1)
+    seed: int = 0
+
+
+class RecallTextConfig(Settings):
+    """A text-only set that asks for values named earlier, for context extension."""
+
+    name: str
+    num_samples: int = Field(gt=0)
+    min_tokens: int = Field(gt=0)
+    max_tokens: int = Field(gt=0)
+    pairs: int = Field(default=4, ge=1)
+    seed: int = 0
+
+
+class FrameCaptionConfig(Settings):
+    """Single frames with a short true caption, for stages 1 and 2."""
+
+    name: str = "frame-captions"
+    num_samples: int = Field(gt=0)
+    seed: int = 0
+
+
+class DataConfig(Settings):
+    """The whole build, from a list of sources to shards."""
+
+    sources: str = Field(description="a YAML source list: a path, or NAME for datasets/NAME/sources.yaml")
+    batch_size: int = Field(default=16, gt=0, description="videos in one task")
+    max_rejected_share: float = Field(
+        0.5, ge=0, le=1, description="more rejections than that end with exit code 3"
+    )
+    fetch: FetchConfig = FetchConfig()
+    validation: ValidateConfig = ValidateConfig()
+    dedup: DedupConfig = DedupConfig()
+    shots: ShotConfig = ShotConfig()
+    clips: ClipConfig = ClipConfig()
+    captions: CaptionConfig = CaptionConfig()
+    questions: QuestionConfig = QuestionConfig()
+    frames: FramesConfig = FramesConfig()
+    shards: ShardConfig = ShardConfig()
+    frame_captions: tuple[FrameCaptionConfig, ...] = ()
+    needle_sets: tuple[NeedleSetConfig, ...] = ()
+    recall_texts: tuple[RecallTextConfig, ...] = ()

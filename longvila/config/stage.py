@@ -1,0 +1,109 @@
+"""The five training stages (paper, section 3) as typed settings."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from longvila.config.model import Settings
+
+StageName = Literal["align", "pretrain", "short_sft", "extend_context", "long_sft"]
+STAGES: tuple[StageName, ...] = ("align", "pretrain", "short_sft", "extend_context", "long_sft")
+Part = Literal["vision_tower", "projector", "llm"]
+
+
+class LoraConfig(Settings):
+    """Low-rank adapters on the LLM's attention; embeddings and norms train whole (LongLoRA)."""
+
+    rank: int = Field(default=8, gt=0)
+    alpha: float = Field(default=16.0, gt=0)
+    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    train_embeddings_and_norms: bool = True
+
+
+class MixtureEntry(Settings):
+    """One data set of a stage's mixture, by its name in the workspace or by the path of its shards."""
+
+    dataset: str
+    weight: float = Field(default=1.0, gt=0, description="share of samples relative to the other entries")
+
+
+class OptimizerConfig(Settings):
+    """AdamW and its schedule."""
+
+    learning_rate: float = Field(gt=0)
+    part_learning_rates: dict[Part, float] = Field(default_factory=dict, description="where a part differs")
+    schedule: Literal["cosine", "constant"] = "cosine"
+    warmup_ratio: float = Field(default=0.03, ge=0, lt=1, description="share of the steps")
+    weight_decay: float = Field(default=0.0, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    grad_clip: float = Field(default=1.0, ge=0, description="global gradient norm; 0 turns clipping off")
+
+
+class StageConfig(Settings):
+    """One stage: what trains, on what data, how long, and spread how."""
+
+    name: StageName
+    trains: tuple[Part, ...] = Field(min_length=1)
+    lora: LoraConfig | None = None
+    mixture: tuple[MixtureEntry, ...] = Field(min_length=1)
+    order: Literal["shuffled", "short_first"] = Field(
+        default="shuffled",
+        description="short_first: a curriculum that lets longer samples in as the epoch goes on",
+    )
+    steps: int | None = Field(
+        default=None, gt=0, description="optimizer steps; none: as many as the epochs give"
+    )
+    epochs: float = Field(default=1.0, gt=0, description="used when steps is not given")
+    max_frames: int = Field(gt=0, description="per sample; more are thinned evenly")
+    max_tokens: int = Field(gt=0, description="of one packed row, the sequence that one sp group works on")
+    rows_per_step: int = Field(
+        default=1, gt=0, description="packed rows per optimizer step over the whole world"
+    )
+    optimizer: OptimizerConfig
+    rope_theta: float | None = Field(
+        default=None, gt=0, description="raised for longer contexts; none: as it was"
+    )
+    max_context: int | None = Field(
+        default=None, gt=0, description="longest sequence after this stage; none: as it was"
+    )
+    num_processes: int | None = Field(
+        default=None, gt=0, description="world size; none: all devices of the allocation"
+    )
+    ulysses_degree: int = Field(default=1, gt=0)
+    ring_degree: int = Field(default=1, gt=0)
+    zero_stage: Literal[0, 1, 2, 3] = 3
+    dtype: Literal["float32", "bfloat16"] = "bfloat16"
+    gradient_checkpointing: bool = True
+    head_groups: int = Field(
+        0, ge=0, description="attention heads go through in this many groups; 0: at once"
+    )
+    checkpoint_every_steps: int = Field(default=20, gt=0)
+    keep_checkpoints: int = Field(default=2, gt=0)
+    step_timeout_s: float = Field(default=900.0, gt=0, description="no new step for so long counts as a hang")
+    max_retries: int = Field(default=2, ge=0, description="resumes after failures that a retry can mend")
+    seed: int = 0
+
+    @property
+    def sp_size(self) -> int:
+        """Ranks that share one sequence."""
+        return self.ulysses_degree * self.ring_degree
+
+    @model_validator(mode="after")
+    def _degrees_fit(self) -> StageConfig:
+        if self.num_processes is not None:
+            if self.num_processes % self.sp_size:
+                raise ValueError(
+                    f"ulysses_degree={self.ulysses_degree} × ring_degree={self.ring_degree} = {self.sp_size} "
+                    f"does not divide num_processes={self.num_processes}"
+                )
+            dp_size = self.num_processes // self.sp_size
+            if self.rows_per_step % dp_size:
+                raise ValueError(
+                    f"rows_per_step={self.rows_per_step} must be a multiple of the {dp_size} replicas "
+                    f"(num_processes={self.num_processes} ÷ sp_size={self.sp_size})"
+                )
+        if self.lora and "llm" not in self.trains:
+            raise ValueError("lora is set, but trains does not name llm")
+        return self
