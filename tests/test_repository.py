@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -79,3 +80,28 @@ def test_anchors_are_those_of_github(tmp_path: Path) -> None:
     page = tmp_path / "a.md"
     page.write_text("# Bad *input*, and `exit codes`\n")
     assert anchors(page) == {"bad-input-and-exit-codes"}
+
+
+def imported_names(folder: Path) -> set[str]:
+    """All modules that the files of a folder import, anywhere in them."""
+    names: set[str] = set()
+    for path in folder.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names.update(alias.name for alias in node.names)
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names.update({node.module, *(f"{node.module}.{alias.name}" for alias in node.names)})
+    return names
+
+
+def test_model_never_talks_to_other_processes() -> None:
+    names = imported_names(ROOT / "longvila" / "model")
+    assert not [name for name in names if name.startswith("torch.distributed")]
+    of_parallel = {".".join(name.split(".")[:3]) for name in names if name.startswith("longvila.parallel.")}
+    assert of_parallel <= {"longvila.parallel.loss", "longvila.parallel.memory"}
+
+
+def test_data_takes_only_the_layout_from_the_parallel_layer() -> None:
+    names = imported_names(ROOT / "longvila" / "data")
+    of_parallel = {".".join(name.split(".")[:3]) for name in names if name.startswith("longvila.parallel.")}
+    assert of_parallel <= {"longvila.parallel.layout", "longvila.parallel.plan"}

@@ -104,6 +104,9 @@ class NeedleSetConfig(Settings):
     num_samples: int = Field(gt=0)
     min_frames: int = Field(gt=0)
     max_frames: int = Field(gt=0)
+    lengths: Literal["uniform", "log_uniform"] = Field(
+        default="uniform", description="each length as likely, or each doubling of it"
+    )
     needles: int = Field(default=4, ge=1)
     seed: int = 0
 
@@ -124,6 +127,9 @@ class FrameCaptionConfig(Settings):
 
     name: str = "frame-captions"
     num_samples: int = Field(gt=0)
+    card_share: float = Field(
+        default=0.6, ge=0, le=1, description="share of the frames that show a card, as needle videos do"
+    )
     seed: int = 0
 
 

@@ -23,6 +23,7 @@ class FramesCurveConfig(Settings):
     video_frames: int = Field(default=256, gt=0)
     sampled: tuple[int, ...] = (8, 16, 32, 64, 128, 256)
     trials: int = Field(default=96, gt=0)
+    needles: int = Field(default=4, ge=1, description="cards per video; all but one are distractors")
     seed: int = 2000
 
 
@@ -37,6 +38,9 @@ class QaEvalConfig(Settings):
 class EvalConfig(Settings):
     """Everything that the evaluation flow measures."""
 
-    needle: NeedleEvalConfig = NeedleEvalConfig()
+    max_row_tokens: int = Field(
+        default=8192, gt=0, description="questions are packed into rows of so many tokens; bounds the memory"
+    )
+    needle: NeedleEvalConfig | None = NeedleEvalConfig()
     frames_curve: FramesCurveConfig | None = None
     qa: QaEvalConfig | None = None

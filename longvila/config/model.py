@@ -75,6 +75,11 @@ class LlmConfig(Settings):
     embedding_std: float = Field(
         default=0.02, gt=0, description="of the token embeddings when they start from scratch"
     )
+    init_std: float = Field(
+        default=0.02,
+        gt=0,
+        description="of the other weights from scratch; a tiny model needs about 1 / sqrt(hidden_size)",
+    )
 
     @model_validator(mode="after")
     def _heads_divide(self) -> LlmConfig:

@@ -1,0 +1,25 @@
+"""Where files lie and how steps resume: storage, workspace, manifests, ledger."""
+
+from longvila.storage.base import Storage, check_key, open_storage
+from longvila.storage.files import atomic_path, write_bytes, write_text
+from longvila.storage.ledger import Ledger
+from longvila.storage.manifests import read_manifest, write_manifest
+from longvila.storage.steps import StepResult, item_id, run_step, run_whole
+from longvila.storage.workspace import Workspace
+
+__all__ = [
+    "Ledger",
+    "StepResult",
+    "Storage",
+    "Workspace",
+    "atomic_path",
+    "check_key",
+    "item_id",
+    "open_storage",
+    "read_manifest",
+    "run_step",
+    "run_whole",
+    "write_bytes",
+    "write_manifest",
+    "write_text",
+]

@@ -1,0 +1,202 @@
+"""How every data step resumes: its output is named by the hash of all that it depends on.
+
+A step whose output exists is not run again. A step that was killed goes on with the items that the ledger
+does not know. A changed setting, version or input has another hash, so only what it touches is redone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from pydantic import BaseModel
+
+from longvila.errors import ItemError
+from longvila.records import Record, Rejection, content_id
+from longvila.storage.base import check_key
+from longvila.storage.manifests import read_manifest, write_manifest
+from longvila.storage.workspace import Workspace
+
+ItemT = TypeVar("ItemT", bound=Record)
+ResultT = TypeVar("ResultT", bound=Record)
+Settings = BaseModel | dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class StepResult(Generic[ResultT]):
+    """What left a step. Every item that entered is in ``results``, perhaps as several, or ``rejections``."""
+
+    results: list[ResultT]
+    rejections: list[Rejection]
+    manifest_key: str
+    key: str
+    reused: bool
+
+
+def run_step(
+    workspace: Workspace,
+    *,
+    name: str,
+    version: int,
+    settings: Settings,
+    items: Sequence[ItemT],
+    process: Callable[[ItemT], ResultT | list[ResultT] | Rejection],
+    result_cls: type[ResultT],
+    progress: Callable[[int, int], None] | None = None,
+    still_valid: Callable[[ResultT], bool] | None = None,
+    workers: int = 1,
+) -> StepResult[ResultT]:
+    """Run ``process`` on each item that has no result yet and write ``manifests/{name}/{key}.parquet``.
+
+    ``process`` returns one result, several, or a ``Rejection``; an ``ItemError`` that it raises becomes a
+    rejection, and so does an empty list. Other errors end the step; what is done stays done. ``still_valid``
+    says of an earlier result whether the files it names are still there; where they are not, the item is
+    processed again. ``workers`` threads share the items; results keep the items' order.
+    ``progress`` gets (done, all).
+    """
+    settings_json = _as_json(settings)
+    item_keys = [content_id(item.model_dump(mode="json")) for item in items]
+    key = content_id(name, version, settings_json, item_keys)
+    earlier = _read_output(workspace, name, key, result_cls, still_valid)
+    if earlier is not None:
+        if progress:
+            progress(len(items), len(items))
+        return earlier
+
+    ledger_step = f"{name}/{content_id(version, settings_json)}"
+    known = workspace.ledger.results(ledger_step)
+    outcomes: dict[str, tuple[list[ResultT], Rejection | None]] = {}
+    for item_key in item_keys:
+        if item_key in known:
+            outcome = _parse(known[item_key], result_cls)
+            if still_valid is None or all(still_valid(result) for result in outcome[0]):
+                outcomes[item_key] = outcome
+    missing = {key: item for key, item in zip(item_keys, items, strict=True) if key not in outcomes}
+    num_done = len(items) - len(missing)
+    if progress:
+        progress(num_done, len(items))
+    for item_key, text in _process_all(name, missing, process, workers):
+        workspace.ledger.record(ledger_step, item_key, text)
+        outcomes[item_key] = _parse(text, result_cls)  # as a later run will read it
+        num_done += 1
+        if progress:
+            progress(num_done, len(items))
+
+    results = [result for item_key in item_keys for result in outcomes[item_key][0]]
+    rejections = [found for item_key in item_keys if (found := outcomes[item_key][1]) is not None]
+    return _write_output(workspace, name, key, results, rejections, result_cls)
+
+
+def run_whole(
+    workspace: Workspace,
+    *,
+    name: str,
+    version: int,
+    settings: Settings,
+    inputs: Sequence[Record],
+    compute: Callable[[], tuple[list[ResultT], list[Rejection]]],
+    result_cls: type[ResultT],
+    still_valid: Callable[[ResultT], bool] | None = None,
+) -> StepResult[ResultT]:
+    """Run a step that needs all its inputs together, unless its output exists.
+
+    ``compute`` returns results and rejections; the output is named as in ``run_step``.
+    """
+    key = content_id(name, version, _as_json(settings), [item.model_dump(mode="json") for item in inputs])
+    earlier = _read_output(workspace, name, key, result_cls, still_valid)
+    if earlier is not None:
+        return earlier
+    results, rejections = compute()
+    return _write_output(workspace, name, key, results, rejections, result_cls)
+
+
+def item_id(record: Record) -> str:
+    """Return a record's own id: by custom its first field."""
+    return str(getattr(record, next(iter(type(record).model_fields))))
+
+
+def _as_json(settings: Settings) -> Any:
+    return settings.model_dump(mode="json") if isinstance(settings, BaseModel) else settings
+
+
+def _process_all(
+    name: str, items: dict[str, ItemT], process: Callable[[ItemT], Any], workers: int
+) -> Iterator[tuple[str, str]]:
+    """Yield (item key, outcome as JSON) as the items are done."""
+    if workers <= 1:
+        for item_key, item in items.items():
+            yield item_key, _process_one(name, item, process)
+        return
+    with ThreadPoolExecutor(workers, thread_name_prefix=name) as pool:
+        futures = {
+            pool.submit(_process_one, name, item, process): item_key for item_key, item in items.items()
+        }
+        try:
+            for future in as_completed(futures):
+                yield futures[future], future.result()
+        finally:
+            for future in futures:
+                future.cancel()
+
+
+def _process_one(name: str, item: ItemT, process: Callable[[ItemT], Any]) -> str:
+    try:
+        outcome = process(item)
+    except ItemError as error:
+        outcome = Rejection(item_id=item_id(item), step=name, reason=error.reason, detail=error.detail)
+    if isinstance(outcome, list) and not outcome:
+        outcome = Rejection(
+            item_id=item_id(item), step=name, reason="empty", detail="the step made nothing of it"
+        )
+    if isinstance(outcome, Rejection):
+        return json.dumps({"rejection": outcome.model_dump(mode="json")})
+    results = outcome if isinstance(outcome, list) else [outcome]
+    return json.dumps({"results": [result.model_dump(mode="json") for result in results]})
+
+
+def _parse(text: str, result_cls: type[ResultT]) -> tuple[list[ResultT], Rejection | None]:
+    outcome = json.loads(text)
+    if "rejection" in outcome:
+        return [], Rejection.model_validate(outcome["rejection"])
+    return [result_cls.model_validate(result) for result in outcome["results"]], None
+
+
+def _keys(name: str, key: str) -> tuple[str, str]:
+    check_key(name)
+    return f"manifests/{name}/{key}.parquet", f"manifests/{name}/{key}.rejections.parquet"
+
+
+def _read_output(
+    workspace: Workspace,
+    name: str,
+    key: str,
+    result_cls: type[ResultT],
+    still_valid: Callable[[ResultT], bool] | None,
+) -> StepResult[ResultT] | None:
+    manifest_key, rejections_key = _keys(name, key)
+    storage = workspace.storage
+    if not (storage.exists(manifest_key) and storage.exists(rejections_key)):
+        return None
+    results = read_manifest(storage, manifest_key, result_cls)
+    if still_valid is not None and not all(still_valid(result) for result in results):
+        return None
+    rejections = read_manifest(storage, rejections_key, Rejection)
+    return StepResult(results, rejections, manifest_key, key, reused=True)
+
+
+def _write_output(
+    workspace: Workspace,
+    name: str,
+    key: str,
+    results: Sequence[ResultT],
+    rejections: Sequence[Rejection],
+    result_cls: type[ResultT],
+) -> StepResult[ResultT]:
+    """Write the rejections, then the results, whose manifest says that the step is done."""
+    manifest_key, rejections_key = _keys(name, key)
+    write_manifest(workspace.storage, rejections_key, rejections, cls=Rejection)
+    write_manifest(workspace.storage, manifest_key, results, cls=result_cls)
+    return StepResult(list(results), list(rejections), manifest_key, key, reused=False)
