@@ -1,0 +1,43 @@
+"""MM-SP: Multi-Modal Sequence Parallelism. One sequence of frames and text over many ranks, exactly.
+
+``make_groups`` says who talks to whom, ``make_plan`` who holds what; ``make_exchange`` moves visual tokens to
+their seats, ``make_attend`` attends over the whole row, ``loss`` adds up what every rank scored.
+"""
+
+from longvila.parallel.attention import ATTENTION_NAME, Attend, make_attend, register_attention
+from longvila.parallel.comm import Group
+from longvila.parallel.exchange import Exchange, make_exchange
+from longvila.parallel.groups import Groups, check_degrees, make_groups
+from longvila.parallel.layout import Layout
+from longvila.parallel.loss import (
+    IGNORE_INDEX,
+    LossOut,
+    chunked_cross_entropy,
+    for_data_parallel,
+    shift_labels,
+)
+from longvila.parallel.memory import enable_checkpointing, keep_attention
+from longvila.parallel.plan import Plan, make_plan
+
+__all__ = [
+    "ATTENTION_NAME",
+    "IGNORE_INDEX",
+    "Attend",
+    "Exchange",
+    "Group",
+    "Groups",
+    "Layout",
+    "LossOut",
+    "Plan",
+    "check_degrees",
+    "chunked_cross_entropy",
+    "enable_checkpointing",
+    "for_data_parallel",
+    "keep_attention",
+    "make_attend",
+    "make_exchange",
+    "make_groups",
+    "make_plan",
+    "register_attention",
+    "shift_labels",
+]
