@@ -1,0 +1,63 @@
+"""The vision tower, run only as far as its features are read.
+
+VILA takes the last but one hidden state (``select_layer`` −2). The layers after it, the last norm and the
+pooling head are kept in checkpoints, but never run and never trained.
+"""
+
+# f frames held here, P patches of a frame, C tower width.
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from transformers import SiglipVisionModel
+
+from longvila.errors import ConfigError
+
+
+def num_layers_run(tower: SiglipVisionModel, select_layer: int) -> int:
+    """Return how many encoder layers give hidden state ``select_layer`` (0 is the embeddings' output)."""
+    total = tower.config.num_hidden_layers
+    hidden_state = select_layer if select_layer >= 0 else total + 1 + select_layer
+    if not 0 <= hidden_state <= total:
+        raise ConfigError(
+            f"select_layer={select_layer} does not exist in a tower of {total} layers. "
+            f"Use one of {-total - 1} to {total}; the published models use -2."
+        )
+    return hidden_state
+
+
+def select_features(tower: SiglipVisionModel, frames_f3HW: Tensor, *, select_layer: int) -> Tensor:
+    """Return hidden state ``select_layer`` [f, P, C] of normalised frames."""
+    body = tower_body(tower)
+    hidden_fPC = body.get_submodule("embeddings")(frames_f3HW)
+    layers = body.get_submodule("encoder.layers")
+    assert isinstance(layers, nn.ModuleList)
+    for layer in layers[: num_layers_run(tower, select_layer)]:
+        hidden_fPC = layer(hidden_fPC, attention_mask=None)
+    return hidden_fPC
+
+
+def used_parameters(tower: SiglipVisionModel, select_layer: int) -> list[nn.Parameter]:
+    """Return the parameters that the features depend on."""
+    body = tower_body(tower)
+    layers = body.get_submodule("encoder.layers")
+    assert isinstance(layers, nn.ModuleList)
+    used = [body.get_submodule("embeddings"), *layers[: num_layers_run(tower, select_layer)]]
+    return [parameter for module in used for parameter in module.parameters()]
+
+
+def single_side(size: int | list[int] | tuple[int, ...]) -> int:
+    """Return the side of a square given as transformers' configurations allow it: one number or a pair."""
+    if isinstance(size, int):
+        return size
+    if len(set(size)) != 1:
+        raise ConfigError(
+            f"The tower takes frames or patches of {tuple(size)} pixels. Use one with square ones."
+        )
+    return size[0]
+
+
+def tower_body(tower: SiglipVisionModel) -> nn.Module:
+    """Return the module that holds embeddings and layers: older transformers wrap it as ``vision_model``."""
+    wrapped = getattr(tower, "vision_model", None)
+    return wrapped if isinstance(wrapped, nn.Module) else tower
