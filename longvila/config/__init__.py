@@ -2,7 +2,14 @@
 
 from longvila.config.data import DataConfig
 from longvila.config.evaluation import EvalConfig
-from longvila.config.load import dump_settings, load_recipe, load_settings, recipe_names, recipe_path, validate
+from longvila.config.load import (
+    dump_settings,
+    load_recipe,
+    load_settings,
+    recipe_names,
+    recipe_path,
+    validate,
+)
 from longvila.config.model import LlmConfig, ModelConfig, ProjectorConfig, Settings, VisionConfig
 from longvila.config.overrides import apply_overrides, parse_overrides
 from longvila.config.recipe import ControlConfig, Recipe, TowerConfig

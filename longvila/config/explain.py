@@ -37,10 +37,20 @@ def explain(
     node = yaml.compose(text, Loader=yaml.SafeLoader) if text else None
     lines = [
         _line(item, model, data=data, node=node, overrides=overrides or {})
-        for item in error.errors(include_url=False)
+        for item in _without_echoes(error.errors(include_url=False))
     ]
     noun = "error" if len(lines) == 1 else "errors"
     return ConfigError("\n".join([f"{origin} has {len(lines)} {noun}:", *(f"  {line}" for line in lines)]))
+
+
+def _without_echoes(errors: list[ErrorDetails]) -> list[ErrorDetails]:
+    """Leave out a list that is "too short" only because its items are wrong: those say it better."""
+
+    def has_inner(item: ErrorDetails) -> bool:
+        size = len(item["loc"])
+        return any(len(other["loc"]) > size and other["loc"][:size] == item["loc"] for other in errors)
+
+    return [item for item in errors if item["type"] != "too_short" or not has_inner(item)]
 
 
 def _line(
@@ -102,8 +112,8 @@ def _line_number(location: Location, node: yaml.Node | None) -> int | None:
                 break
             line, node = pairs[0][0].start_mark.line + 1, pairs[0][1]
         elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
-            node = node.value[part]
-            line = node.start_mark.line + 1
+            inner: yaml.Node = node.value[part]
+            line, node = inner.start_mark.line + 1, inner
         else:
             break
     return line

@@ -75,8 +75,24 @@ def validate(
 
 def dump_settings(settings: BaseModel) -> str:
     """The settings as YAML that loads back to the same settings."""
-    data = settings.model_dump(mode="json", exclude_none=True)
-    return yaml.safe_dump(data, sort_keys=False, allow_unicode=True, width=110)
+    return yaml.safe_dump(_plain(settings), sort_keys=False, allow_unicode=True, width=110)
+
+
+def _plain(value: Any) -> Any:
+    """A model as plain data, without the fields that are none because nobody set them."""
+    if isinstance(value, BaseModel):
+        fields = type(value).model_fields
+        shown = {name: getattr(value, name) for name in fields}
+        return {
+            name: _plain(item)
+            for name, item in shown.items()
+            if item is not None or fields[name].default is not None
+        }
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return value
 
 
 def _read(path: Path, *, what: str) -> str:

@@ -16,7 +16,7 @@ from longvila.errors import ConfigError
 
 
 def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
-    """Read ``["a.b=1", …]`` as ``{"a.b": 1}``; values are YAML, so ``true``, ``null`` and ``[8, 16]`` work."""
+    """Read ``["a.b=1", …]`` as ``{"a.b": 1}``; values are YAML: ``true``, ``null``, ``[8, 16]``."""
     parsed: dict[str, Any] = {}
     for text in texts:
         path, separator, value = text.partition("=")
@@ -35,7 +35,7 @@ def parse_overrides(texts: Sequence[str]) -> dict[str, Any]:
 
 
 def apply_overrides(data: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a copy of ``data`` with every override in its place. Raises ``ConfigError`` where a path cannot go."""
+    """Return a copy of ``data`` with every override in it; ``ConfigError`` where a path cannot go."""
     result = copy.deepcopy(data)
     for path, value in overrides.items():
         _set(result, path, value)

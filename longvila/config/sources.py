@@ -1,6 +1,6 @@
 """Source lists: which videos a data set is built from, and under which terms.
 
-A list is YAML: ``sources`` (each entry a ``Source``; ``source_id`` is the file's stem when it is not given) and
+A list is YAML: ``sources`` (each a ``Source``; ``source_id`` is the file's stem when it is not given) and
 ``defaults`` for fields that most entries share. A URL without a scheme is a path relative to the list itself.
 """
 
@@ -25,14 +25,16 @@ REPOSITORY = Path(__file__).resolve().parents[2] / "datasets"
 class SourceEntry(Settings):
     """A ``Source`` as it is written by hand: what is left out comes from ``defaults``."""
 
-    source_id: str | None = Field(None, pattern=r"^[A-Za-z0-9_-]+$", description="letters, digits, - and _")
+    source_id: str | None = Field(
+        default=None, pattern=r"^[A-Za-z0-9_-]+$", description="letters, digits, - and _"
+    )
     url: str = Field(min_length=1)
     split: Split | None = None
     title: str | None = None
     author: str | None = None
     license: str | None = None
-    sha256: str | None = Field(None, pattern=r"^[0-9a-f]{64}$")
-    size_bytes: int | None = Field(None, ge=0)
+    sha256: str | None = Field(default=None, pattern=r"^[0-9a-f]{64}$")
+    size_bytes: int | None = Field(default=None, ge=0)
 
 
 class SourceDefaults(Settings):
@@ -54,7 +56,7 @@ class SourceList(Settings):
 
 
 def dataset_roots() -> list[Path]:
-    """Where ``NAME`` is looked for: ``LONGVILA_DATASETS_DIR``, the repository's ``datasets``, the packaged copy."""
+    """Where ``NAME`` is looked for: ``LONGVILA_DATASETS_DIR``, the repository, the packaged copy."""
     given = os.environ.get("LONGVILA_DATASETS_DIR")
     return [*([Path(given)] if given else []), REPOSITORY, PACKAGED]
 
@@ -71,7 +73,8 @@ def source_list_path(name_or_path: str) -> Path:
             return root / name_or_path / "sources.yaml"
     known = sorted({found.parent.name for root in dataset_roots() for found in root.glob("*/sources.yaml")})
     raise InputError(
-        f"There is no source list {name_or_path!r}: neither a YAML file nor datasets/{name_or_path}/sources.yaml. "
+        f"There is no source list {name_or_path!r}: neither a YAML file nor "
+        f"datasets/{name_or_path}/sources.yaml. "
         f"Known names: {', '.join(known) or 'none'}."
     )
 
