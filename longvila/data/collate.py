@@ -1,0 +1,168 @@
+"""One packed row as the tensors of one rank.
+
+F frames of the row, f frames held here, T tokens of the row, t tokens held here (padded), n seats held here.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from longvila.config.model import ModelConfig
+from longvila.data.lengths import Encoder
+from longvila.data.mixture import Draws
+from longvila.data.reader import FAR_THREADS, ShardReader
+from longvila.errors import InputError, ItemError
+from longvila.parallel.layout import IGNORE_INDEX, shift_labels
+from longvila.parallel.plan import Plan, make_plan
+from longvila.text.encode import Encoded
+
+ArgT = TypeVar("ArgT")
+ResultT = TypeVar("ResultT")
+
+_CACHED_TOKENS = 4_000_000
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """One rank's part of one packed row: a micro-batch.
+
+    ``num_tokens`` and ``num_scored`` count the whole row, over all ranks that share it. ``keys`` names the
+    row's samples in order, for logs.
+    """
+
+    plan: Plan
+    input_ids_t: Tensor  # int64
+    labels_t: Tensor  # int64, shifted over the whole row before it was divided
+    position_ids_t: Tensor  # int64, from 0 in each document
+    frames_fHW3: Tensor  # uint8, of this rank's frames only
+    local_seats_n: Tensor  # int64, where in t the visual tokens sit
+    num_tokens: int
+    num_scored: int
+    keys: tuple[str, ...]
+
+
+class Collator:
+    """Makes micro-batches for one rank. Encodings of short samples are kept, since epochs repeat them."""
+
+    def __init__(
+        self,
+        readers: Sequence[ShardReader],
+        encoder: Encoder,
+        model: ModelConfig,
+        *,
+        sp_rank: int,
+        ulysses_degree: int,
+        ring_degree: int,
+        pad_id: int,
+    ) -> None:
+        self._readers = readers
+        self._encoder = encoder
+        self._vision = model.vision
+        self._sp_rank = sp_rank
+        self._degrees = {"ulysses_degree": ulysses_degree, "ring_degree": ring_degree}
+        self._pad_id = pad_id
+        self._encoded: OrderedDict[tuple[int, int], Encoded] = OrderedDict()
+        self._cached_tokens = 0
+        is_far = any(reader.is_far for reader in readers)
+        self._pool = ThreadPoolExecutor(FAR_THREADS, "collate") if is_far else None
+
+    def __call__(self, row: Draws) -> PackedBatch:
+        """Read, encode, pack and shard the samples of one row; decode this rank's frames of it."""
+        members = list(zip(row.dataset.tolist(), row.sample.tolist(), strict=True))
+        documents = self._encodings(members)
+        lengths = [document.num_tokens for document in documents]
+        starts = np.cumsum([0, *lengths[:-1]])
+        seats = [document.frame_seats + start for document, start in zip(documents, starts, strict=True)]
+        plan = make_plan(
+            lengths,
+            np.concatenate(seats),
+            tokens_per_frame=self._encoder.tokens_per_frame,
+            patches_per_frame=self._vision.patches_per_frame,
+            **self._degrees,
+        )
+        labels_T = shift_labels(np.concatenate([one.labels for one in documents]), plan.layout.cu_seqlens)
+        ids_T = np.concatenate([one.input_ids for one in documents])
+        mine = plan.layout.positions_of(self._sp_rank)
+        return PackedBatch(
+            plan=plan,
+            input_ids_t=_shard(ids_T, mine, plan.layout.padded_length, self._pad_id),
+            labels_t=_shard(labels_T, mine, plan.layout.padded_length, IGNORE_INDEX),
+            position_ids_t=torch.from_numpy(plan.layout.position_ids()[mine]),
+            frames_fHW3=self._frames(plan, members, documents),
+            local_seats_n=torch.from_numpy(plan.local_seats(self._sp_rank)),
+            num_tokens=plan.layout.num_tokens,
+            num_scored=int((labels_T != IGNORE_INDEX).sum()),
+            keys=tuple(str(self._readers[d].index.columns["key"][i]) for d, i in members),
+        )
+
+    def _encodings(self, members: list[tuple[int, int]]) -> list[Encoded]:
+        """Return the encodings of a row's samples, new ones and those that were kept."""
+        new = [member for member in dict.fromkeys(members) if member not in self._encoded]
+        encodings = dict(zip(new, self._map(self._encode, new), strict=True))
+        for member in members:
+            if member not in encodings:
+                self._encoded.move_to_end(member)
+                encodings[member] = self._encoded[member]
+        self._encoded.update((member, encodings[member]) for member in new)
+        self._cached_tokens += sum(encodings[member].num_tokens for member in new)
+        while self._cached_tokens > _CACHED_TOKENS:
+            self._cached_tokens -= self._encoded.popitem(last=False)[1].num_tokens
+        return [encodings[member] for member in members]
+
+    def _map(self, function: Callable[[ArgT], ResultT], arguments: Sequence[ArgT]) -> list[ResultT]:
+        """Call for each argument: side by side where data lie far away, and the wait is the cost."""
+        if self._pool is None:
+            return [function(argument) for argument in arguments]
+        return list(self._pool.map(function, arguments))
+
+    def _encode(self, member: tuple[int, int]) -> Encoded:
+        dataset, i = member
+        reader = self._readers[dataset]
+        sample = reader.sample(i)
+        try:
+            return self._encoder(sample)
+        except ItemError as error:  # it was encoded before, when lengths were measured
+            raise InputError(
+                f"Sample {sample.key!r} of shard {reader.index.row(i).shard} changed while it was in use: "
+                f"{error} Build the data set again and start anew."
+            ) from error
+
+    def _frames(self, plan: Plan, members: list[tuple[int, int]], documents: list[Encoded]) -> Tensor:
+        """Decode the frames that this rank encodes, uint8 [f, H, W, 3], in the order of the row."""
+        side = self._vision.image_size
+        wanted = plan.frames_of(self._sp_rank)
+        frames_fHW3 = np.empty((len(wanted), side, side, 3), dtype=np.uint8)
+        if not len(wanted):
+            return torch.from_numpy(frames_fHW3)
+        document_of = np.repeat(np.arange(len(documents)), [len(one.frame_indices) for one in documents])
+        frame_of = np.concatenate([one.frame_indices for one in documents])
+
+        def decode(number: int) -> None:
+            places = np.flatnonzero(document_of[wanted] == number)
+            dataset, i = members[number]
+            decoded = self._readers[dataset].frames(i, frame_of[wanted[places]])
+            if decoded.shape[1:] != (side, side, 3):
+                row = self._readers[dataset].index.row(i)
+                raise InputError(
+                    f"Sample {row.key!r} of shard {row.shard} has frames of "
+                    f"{decoded.shape[2]}×{decoded.shape[1]} pixels, but the model takes {side}×{side}. "
+                    f"Build the data set with frames.size={side}."
+                )
+            frames_fHW3[places] = decoded
+
+        self._map(decode, np.unique(document_of[wanted]).tolist())
+        return torch.from_numpy(frames_fHW3)
+
+
+def _shard(values_T: np.ndarray, mine: np.ndarray, padded_length: int, padding: int) -> Tensor:
+    padded = np.full(padded_length, padding, dtype=np.int64)
+    padded[: len(values_T)] = values_T
+    return torch.from_numpy(padded[mine])

@@ -1,0 +1,213 @@
+"""From the run's plan to this rank's micro-batches, made ahead by a thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from transformers import PreTrainedTokenizerFast
+
+from longvila.config.model import ModelConfig
+from longvila.config.stage import StageConfig
+from longvila.data.collate import Collator, PackedBatch
+from longvila.data.lengths import Encoder, measure_lengths
+from longvila.data.packing import plan_run
+from longvila.data.prefetch import Ahead
+from longvila.data.reader import ShardReader, open_reader
+from longvila.errors import ConfigError, InputError
+from longvila.records import Record
+
+
+class LoaderState(Record):
+    """All that a resume needs. Numbers of ranks are not in it: they may change between runs."""
+
+    index_hashes: dict[str, str]
+    plan_hash: str
+    seed: int
+    epoch: float
+    steps_consumed: int
+
+
+@dataclass(frozen=True)
+class StepInfo:
+    """What is known of an optimizer step before any of it is computed, the same on every rank.
+
+    Counts are over the whole world and all micro-steps. ``epoch`` is how many are drawn when it is done.
+    """
+
+    step: int
+    total_scored: int
+    total_tokens: int
+    num_rows: int
+    num_samples: int
+    epoch: float
+
+
+class MicroBatches:
+    """The micro-batches of one step, in order: sized, and iterated once as they become ready."""
+
+    def __init__(self, source: Iterator[PackedBatch], count: int) -> None:
+        self._source = source
+        self._count = count
+        self._left = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[PackedBatch]:
+        while self._left:
+            self._left -= 1
+            yield next(self._source)
+
+
+class TrainStep(NamedTuple):
+    """One optimizer step of one rank."""
+
+    info: StepInfo
+    batches: MicroBatches
+
+
+class PackedLoader:
+    """Yields each optimizer step of a run, from ``consumed_steps`` on, as this rank's micro-batches.
+
+    ``datasets`` gives the address of the folder of each data set that the stage's mixture names; their
+    training split is used. The order of samples and their packing are a pure function of the data sets, the
+    tokenizer and the stage, so a resume goes on exactly, with another number of ranks too. ``cache_dir``
+    keeps the measured lengths. At most ``prefetch`` micro-batches wait in memory.
+    """
+
+    def __init__(
+        self,
+        datasets: Mapping[str, str],
+        stage: StageConfig,
+        tokenizer: PreTrainedTokenizerFast,
+        model: ModelConfig,
+        *,
+        dp_rank: int = 0,
+        dp_size: int = 1,
+        sp_rank: int = 0,
+        ulysses_degree: int = 1,
+        ring_degree: int = 1,
+        consumed_steps: int = 0,
+        cache_dir: Path | None = None,
+        prefetch: int = 4,
+    ) -> None:
+        if stage.rows_per_step % dp_size:
+            raise ConfigError(
+                f"rows_per_step={stage.rows_per_step} of stage {stage.name} must be a multiple of the "
+                f"{dp_size} replicas (world size ÷ sp_size), so that all have equally many rows."
+            )
+        self.dp_rank, self.dp_size = dp_rank, dp_size
+        self.consumed_steps = consumed_steps
+        self._seed = stage.seed
+        self._prefetch = max(1, prefetch)
+        self._readers = _open_readers(datasets, stage)
+        encoder = Encoder.of(tokenizer, model, max_frames=stage.max_frames, max_tokens=stage.max_tokens)
+        self.plan = plan_run(
+            [measure_lengths(reader, encoder, cache_dir=cache_dir) for reader in self._readers],
+            [entry.weight for entry in stage.mixture],
+            seed=stage.seed,
+            order=stage.order,
+            max_tokens=stage.max_tokens,
+            rows_per_step=stage.rows_per_step,
+            steps=stage.steps,
+            epochs=stage.epochs,
+        )
+        self._plan_hash = self.plan.hash()
+        self._collate = Collator(
+            self._readers,
+            encoder,
+            model,
+            sp_rank=sp_rank,
+            ulysses_degree=ulysses_degree,
+            ring_degree=ring_degree,
+            pad_id=tokenizer.get_vocab()[str(tokenizer.pad_token)],
+        )
+
+    @property
+    def num_steps(self) -> int:
+        """Optimizer steps of the whole run, those consumed included."""
+        return self.plan.num_steps
+
+    @property
+    def micro_steps(self) -> int:
+        """Micro-batches of this rank in each optimizer step."""
+        return self.plan.rows_per_step // self.dp_size
+
+    def __len__(self) -> int:
+        return self.num_steps - self.consumed_steps
+
+    def __iter__(self) -> Iterator[TrainStep]:
+        rows = (row for step in range(self.consumed_steps, self.num_steps) for row in self._my_rows(step))
+        batches = Ahead((self._collate(self.plan.row(row)) for row in rows), self._prefetch)
+        try:
+            for step in range(self.consumed_steps, self.num_steps):
+                micro_batches = MicroBatches(batches, self.micro_steps)
+                yield TrainStep(self.info(step), micro_batches)
+                for _ in micro_batches:  # what the consumer left
+                    pass
+        finally:
+            batches.close()
+
+    def info(self, step: int) -> StepInfo:
+        """Return what is known of a step beforehand."""
+        rows = self.plan.rows_of(step)
+        part = slice(rows.start, rows.stop)
+        return StepInfo(
+            step=step,
+            total_scored=int(self.plan.row_scored[part].sum()),
+            total_tokens=int(self.plan.row_tokens[part].sum()),
+            num_rows=len(rows),
+            num_samples=int(self.plan.row_starts[rows.stop] - self.plan.row_starts[rows.start]),
+            epoch=self.plan.epoch_at(step + 1),
+        )
+
+    def state(self, steps_consumed: int) -> LoaderState:
+        """Return the state after ``steps_consumed`` optimizer steps of the run."""
+        return LoaderState(
+            index_hashes={reader.index.name: reader.index.hash for reader in self._readers},
+            plan_hash=self._plan_hash,
+            seed=self._seed,
+            epoch=self.plan.epoch_at(steps_consumed),
+            steps_consumed=steps_consumed,
+        )
+
+    def check_state(self, state: LoaderState) -> None:
+        """Raise ``InputError`` unless a run that was saved in ``state`` goes on exactly here."""
+        mine = self.state(0)
+        changed = sorted(
+            name for name, value in state.index_hashes.items() if mine.index_hashes.get(name) != value
+        )
+        if changed:
+            raise InputError(
+                f"The data sets {', '.join(changed)} changed since the checkpoint was written, so its run "
+                "cannot go on exactly. Restore them, or start the stage anew from its first weights."
+            )
+        if state.plan_hash != mine.plan_hash:
+            raise InputError(
+                "The order of samples differs from that of the checkpoint: the tokenizer or the stage's "
+                "mixture, seed, order, max_frames, max_tokens, rows_per_step, steps or epochs changed. "
+                "Set them back, or start the stage anew."
+            )
+
+    def _my_rows(self, step: int) -> range:
+        """Return this replica's rows of a step: every ``dp_size``-th."""
+        rows = self.plan.rows_of(step)
+        return range(rows.start + self.dp_rank, rows.stop, self.dp_size)
+
+
+def _open_readers(datasets: Mapping[str, str], stage: StageConfig) -> list[ShardReader]:
+    readers = []
+    for entry in stage.mixture:
+        if entry.dataset not in datasets:
+            raise ConfigError(
+                f"Stage {stage.name} trains on {entry.dataset!r}, but only {sorted(datasets)} are given. "
+                "Build it, or change the mixture."
+            )
+        reader = open_reader(datasets[entry.dataset], split="train")
+        if not len(reader):
+            raise InputError(f"Data set {entry.dataset!r} has no sample in its training split.")
+        readers.append(reader)
+    return readers
