@@ -1,0 +1,271 @@
+"""One decode pass over a video that feeds everything: shots, hashes, measures and the frames for training.
+
+Decoding is four fifths of the cost of finding shots, so it is done once.
+F frames, S samples at ``SAMPLES_PER_S``, 9 cells of a 3 × 3 grid row by row, C colour names, H × W pixels.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import cv2
+import imagehash
+import numpy as np
+from PIL import Image
+
+from longvila.config.data import FramesConfig, ShotConfig
+from longvila.curation.colours import COLOURS, colour_map
+from longvila.curation.shots import Cut, ShotFinder, make_shots
+from longvila.errors import InputError
+from longvila.media.decode import decode_all, sample_times, to_picture
+from longvila.media.jpeg import FrameBlob, pack_frames
+from longvila.media.probe import probe
+from longvila.records import Record, Shot, Split, VideoRecord, content_id
+from longvila.storage import Workspace
+
+VERSION = 1
+SAMPLES_PER_S = 4.0
+THUMBS_PER_S = 1.0
+GRID = 3
+_LONG_SIDE = 160  # of the picture in which shots and motion are looked for
+_MEASURED = (36, 64)  # height and width in which colours are counted
+_THUMB_HEIGHT = 90
+_THUMB_QUALITY = 80
+
+
+class Scan(Record):
+    """What one pass over a video found, and where the arrays and the frames lie."""
+
+    scan_id: str
+    video_id: str
+    split: Split
+    key: str
+    num_samples: int
+    num_frames: int
+    frames_fps: float
+    frames_size: int
+    duration_s: float
+    shots: tuple[Shot, ...]
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What was measured at each of S sample times."""
+
+    times_s: np.ndarray  # float64 [S]
+    luma: np.ndarray  # float32 [S, 9], mean luma of each cell, 0 to 1
+    colours: np.ndarray  # float32 [S, 9, C], share of each cell's pixels
+    contrast: np.ndarray  # float32 [S], standard deviation of the luma
+    detail: np.ndarray  # float32 [S], mean luma step between neighbouring pixels
+    hashes: np.ndarray  # uint64 [S], perceptual hash
+    motion: np.ndarray  # float32 [S], mean luma difference to the sample before
+    shift: np.ndarray  # float32 [S, 2], how far the picture moved right and down, in picture widths
+    shift_trust: np.ndarray  # float32 [S], 0 to 1: how much of the picture moved so
+
+    def between(self, start_s: float, stop_s: float) -> slice:
+        """Return the slice of samples in ``[start_s, stop_s)``."""
+        start, stop = np.searchsorted(self.times_s, [start_s - 1e-9, stop_s - 1e-9])
+        return slice(int(start), int(stop))
+
+
+@dataclass(frozen=True)
+class FrameStrip:
+    """The frames of one video at the training rate and size, as JPEGs."""
+
+    blob: FrameBlob
+    times_s: np.ndarray  # float64 [N]
+
+    def part(self, start: int, stop: int) -> FrameBlob:
+        """Return the frames ``[start, stop)`` without encoding them again."""
+        offsets = self.blob.offsets[start : stop + 1]
+        return FrameBlob(self.blob.data[int(offsets[0]) : int(offsets[-1])], offsets - offsets[0])
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """The result of ``scan_video`` before it is stored."""
+
+    measures: Measures
+    strip: FrameStrip
+    thumbs: FrameStrip
+    cuts: list[Cut]
+    duration_s: float
+
+
+def scan_video(path: Path, *, shots: ShotConfig, frames: FramesConfig) -> Scanned:
+    """Decode a video once. Raises ``ItemError`` where it cannot be decoded."""
+    facts = probe(path)
+    finder = ShotFinder(shots, fps=facts.fps, time_base=facts.time_base)
+    scale = _LONG_SIDE / max(facts.width, facts.height)
+    small = (max(8, round(facts.height * scale)), max(8, round(facts.width * scale)))
+    thumb = (_THUMB_HEIGHT, max(2, round(_THUMB_HEIGHT * facts.width / facts.height)))
+    sampler = Sampler()
+    strip = _Strip(sample_times(facts.duration_s, frames.fps), quality=frames.jpeg_quality)
+    thumbs = _Strip(sample_times(facts.duration_s, THUMBS_PER_S), quality=_THUMB_QUALITY)
+    sample_times_s = sample_times(facts.duration_s, SAMPLES_PER_S)
+    due = [
+        np.bincount(facts.frames_at(times_s), minlength=facts.num_frames)
+        for times_s in (sample_times_s, strip.times_s, thumbs.times_s)
+    ]
+    for index, (_, frame) in enumerate(decode_all(path, facts)):
+        picture = to_picture(frame, facts.rotation, small, layout="bgr24")
+        ticks = int(facts.pts[index] - facts.pts[0])
+        grey_HW = finder.add(ticks, np.ascontiguousarray(picture))
+        for _ in range(due[0][index]):
+            sampler.add(picture, grey_HW)
+        if due[1][index]:
+            strip.add(to_picture(frame, facts.rotation, (frames.size, frames.size)), times=due[1][index])
+        if due[2][index]:
+            thumbs.add(to_picture(frame, facts.rotation, thumb), times=due[2][index])
+    return Scanned(
+        sampler.measures(sample_times_s), strip.strip(), thumbs.strip(), finder.cuts(), facts.duration_s
+    )
+
+
+def store_scan(
+    workspace: Workspace, video: VideoRecord, scanned: Scanned, *, shots: ShotConfig, frames: FramesConfig
+) -> Scan:
+    """Write a scan's arrays to the workspace and return the record that names them."""
+    scan_id = content_id("scan", VERSION, video.video_id, shots.model_dump(), frames.model_dump())
+    key = f"scans/{video.video_id}-{scan_id}.npz"
+    workspace.storage.put_bytes(key, _dump(scanned))
+    return Scan(
+        scan_id=scan_id,
+        video_id=video.video_id,
+        split=video.split,
+        key=key,
+        num_samples=len(scanned.measures.times_s),
+        num_frames=scanned.strip.blob.num_frames,
+        frames_fps=frames.fps,
+        frames_size=frames.size,
+        duration_s=scanned.duration_s,
+        shots=tuple(make_shots(video.video_id, scanned.duration_s, scanned.cuts, shots)),
+    )
+
+
+def load_measures(workspace: Workspace, scan: Scan) -> Measures:
+    """Read what was measured of a video."""
+    arrays = _load(workspace, scan, [field.name for field in fields(Measures)])
+    return Measures(**arrays)
+
+
+def load_strip(workspace: Workspace, scan: Scan) -> FrameStrip:
+    """Read the frames of a video at the training rate and size."""
+    return _load_strip(workspace, scan, "strip")
+
+
+def load_thumbs(workspace: Workspace, scan: Scan) -> FrameStrip:
+    """Read one small picture per second of a video, in its own shape."""
+    return _load_strip(workspace, scan, "thumbs")
+
+
+def _load_strip(workspace: Workspace, scan: Scan, name: str) -> FrameStrip:
+    arrays = _load(workspace, scan, [f"{name}_data", f"{name}_offsets", f"{name}_times"])
+    blob = FrameBlob(arrays[f"{name}_data"].tobytes(), arrays[f"{name}_offsets"])
+    return FrameStrip(blob, arrays[f"{name}_times"])
+
+
+def _dump(scanned: Scanned) -> bytes:
+    arrays = {field.name: getattr(scanned.measures, field.name) for field in fields(Measures)}
+    for name, strip in (("strip", scanned.strip), ("thumbs", scanned.thumbs)):
+        arrays[f"{name}_data"] = np.frombuffer(strip.blob.data, dtype=np.uint8)
+        arrays[f"{name}_offsets"] = strip.blob.offsets
+        arrays[f"{name}_times"] = strip.times_s
+    buffer = io.BytesIO()
+    np.savez(buffer, allow_pickle=False, **arrays)
+    return buffer.getvalue()
+
+
+def _load(workspace: Workspace, scan: Scan, names: list[str]) -> dict[str, np.ndarray]:
+    path = workspace.fetch_local(scan.key)
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in names}
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
+        raise InputError(f"The scan {path} is damaged ({error}). Delete it and build again.") from error
+
+
+class _Strip:
+    """Gathers frames as JPEGs."""
+
+    def __init__(self, times_s: np.ndarray, *, quality: int) -> None:
+        self.times_s = times_s
+        self._quality = quality
+        self._jpegs: list[bytes] = []
+
+    def add(self, picture_HW3: np.ndarray, *, times: int) -> None:
+        jpeg = pack_frames(picture_HW3[None], quality=self._quality).data
+        self._jpegs += [jpeg] * int(times)
+
+    def strip(self) -> FrameStrip:
+        offsets = np.concatenate([[0], np.cumsum([len(jpeg) for jpeg in self._jpegs])]).astype(np.int64)
+        return FrameStrip(FrameBlob(b"".join(self._jpegs), offsets), self.times_s)
+
+
+class Sampler:
+    """Measures one picture after another."""
+
+    def __init__(self) -> None:
+        self._rows: list[tuple[np.ndarray | float | int, ...]] = []
+        self._last: np.ndarray | None = None
+        self._window: np.ndarray | None = None
+
+    def add(self, picture_HW3: np.ndarray, grey_HW: np.ndarray) -> None:
+        height, width = _MEASURED
+        bgr_HW3 = cv2.resize(picture_HW3, (width, height), interpolation=cv2.INTER_AREA)
+        luma_HW = cv2.cvtColor(bgr_HW3, cv2.COLOR_BGR2GRAY).astype(np.float32) / 255.0
+        names_HW = colour_map(bgr_HW3[..., ::-1])
+        grey = grey_HW.astype(np.float32) / 255.0
+        detail = float(np.abs(np.diff(grey, axis=1)).mean() + np.abs(np.diff(grey, axis=0)).mean()) / 2
+        motion, shift, trust = self._compare(grey)
+        code = imagehash.phash(Image.fromarray(grey_HW)).hash
+        self._rows.append(
+            (
+                np.array([cell.mean() for cell in _cells(luma_HW)], dtype=np.float32),
+                np.stack([_shares(cell) for cell in _cells(names_HW)]),
+                float(luma_HW.std()),
+                detail,
+                int.from_bytes(np.packbits(code.ravel()).tobytes(), "big"),
+                motion,
+                shift,
+                trust,
+            )
+        )
+        self._last = grey
+
+    def measures(self, times_s: np.ndarray) -> Measures:
+        kinds = (
+            np.float32,
+            np.float32,
+            np.float32,
+            np.float32,
+            np.uint64,
+            np.float32,
+            np.float32,
+            np.float32,
+        )
+        columns = [np.array([row[i] for row in self._rows], dtype=kind) for i, kind in enumerate(kinds)]
+        return Measures(times_s, *columns)
+
+    def _compare(self, grey: np.ndarray) -> tuple[float, np.ndarray, float]:
+        """Return motion, shift (right, down) and its trust against the sample before."""
+        if self._last is None:
+            return 0.0, np.zeros(2, dtype=np.float32), 0.0
+        if self._window is None:
+            self._window = cv2.createHanningWindow(grey.shape[::-1], cv2.CV_32F)
+        # It multiplies its inputs by the window in place.
+        (right, down), trust = cv2.phaseCorrelate(self._last.copy(), grey.copy(), self._window)
+        shift = np.array([right / grey.shape[1], down / grey.shape[1]], dtype=np.float32)
+        return float(np.abs(grey - self._last).mean()), shift, float(trust)
+
+
+def _cells(picture_HW: np.ndarray) -> list[np.ndarray]:
+    """Cut a picture into the nine cells, row by row."""
+    return [cell for row in np.array_split(picture_HW, GRID) for cell in np.array_split(row, GRID, axis=1)]
+
+
+def _shares(names: np.ndarray) -> np.ndarray:
+    return (np.bincount(names.ravel(), minlength=len(COLOURS)) / names.size).astype(np.float32)
