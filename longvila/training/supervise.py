@@ -1,0 +1,291 @@
+"""Runs one stage to its end: starts its trainer or joins the one that lives, watches it, and goes on after
+failures.
+
+The trainer is detached: a supervisor that dies takes nothing with it, and the next one finds the trainer by
+its launch record. One supervisor at a time holds a run folder.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from longvila.errors import (
+    ConfigError,
+    MachineError,
+    Stopped,
+    TrainingFailed,
+    TrainingInterrupted,
+    TransientError,
+)
+from longvila.training import launch
+from longvila.training.classify import Failure, classify, read_errors
+from longvila.training.launch import LaunchRecord, local
+from longvila.training.runfiles import Outcome, Progress, StageOutcome, read_model, write_model
+from longvila.training.spec import RunPaths, RunSpec, fingerprint, read_spec
+
+logger = logging.getLogger(__name__)
+
+STOP_GRACE_S = 60.0
+_TAIL_LINES = 25
+_UNPRODUCTIVE_PREEMPTIONS = 3
+_OTHER_PHASES_S = 1800.0
+_DUMP_S = 1.0
+
+OnProgress = Callable[[Progress], None]
+ShouldStop = Callable[[], bool]
+
+
+def run_stage(
+    spec: RunSpec,
+    *,
+    on_progress: OnProgress | None = None,
+    should_stop: ShouldStop | None = None,
+    poll_s: float = 0.5,
+    stop_grace_s: float = STOP_GRACE_S,
+) -> StageOutcome:
+    """Bring a stage to its end and return where its export lies.
+
+    A run folder that is complete with the same fingerprint answers at once and starts nothing. A trainer
+    that lives is joined. Failures that a retry can mend are resumed from the last checkpoint,
+    ``stage.max_retries`` times without a new checkpoint in between.
+
+    ``should_stop`` is asked at every poll; on yes the trainer saves and ends, for at most ``stop_grace_s``.
+    After that it is left to finish its saving by itself, and the next call joins it.
+
+    Raises ``Stopped``, ``TrainingInterrupted`` (no retries left; run it again), ``TrainingFailed`` or
+    ``ConfigError`` (no retry would help), ``TransientError`` when another supervisor holds the folder.
+    """
+    paths = spec.paths
+    _make_folder(paths)
+    mark = fingerprint(spec)
+    with _held(paths):
+        _check_same_run(spec, mark)
+        done = _completed(spec, mark)
+        if done is not None:
+            return done
+        write_model(paths.spec, spec)
+        watch = _Watch(spec, mark, on_progress, should_stop or _never, poll_s, stop_grace_s)
+        return watch.to_the_end()
+
+
+@dataclass
+class _Watch:
+    """One supervisor at work."""
+
+    spec: RunSpec
+    mark: str
+    on_progress: OnProgress | None
+    should_stop: ShouldStop
+    poll_s: float
+    stop_grace_s: float
+    attempts: int = 0
+    failures: int = 0
+    best_step: int = -1
+    last_shown: tuple[int, str] | None = field(default=None)
+
+    def to_the_end(self) -> StageOutcome:
+        paths = self.spec.paths
+        record = self._join_or_start()
+        while True:
+            hung = self._wait(record)
+            done = _completed(self.spec, self.mark, attempts=self.attempts)
+            if done is not None:
+                self._show()
+                return done
+            if paths.stop.exists():
+                raise Stopped(
+                    self._block("stopped on request", record, "Run it again to go on from the checkpoint")
+                )
+            failure = self._failure(record, hung=hung)
+            self._count(failure, record)
+            launch.stop(paths, grace_s=0.0)
+            record = self._start(record.attempt + 1)
+
+    def _join_or_start(self) -> LaunchRecord:
+        paths = self.spec.paths
+        record = launch.attach(paths)
+        if record is not None:
+            logger.info("joined the trainer of %s that runs as process %s", self.spec.name, record.pid)
+            return record
+        if launch.living(paths):
+            logger.warning("ranks of %s outlived their launcher; letting them save and end", self.spec.name)
+            launch.stop(paths, grace_s=self.stop_grace_s)
+        earlier = read_model(paths.launch, LaunchRecord)
+        return self._start(earlier.attempt + 1 if earlier else 1)
+
+    def _start(self, attempt: int) -> LaunchRecord:
+        paths = self.spec.paths
+        for stale in (paths.stop, paths.outcome, paths.progress):
+            stale.unlink(missing_ok=True)
+        self.attempts += 1
+        return launch.submit(self.spec, fingerprint=self.mark, attempt=attempt)
+
+    def _wait(self, record: LaunchRecord) -> bool:
+        """Wait for the trainer's end; true when it had to be ended because it hung."""
+        changed_at, last_place = time.monotonic(), None
+        while launch.poll(record).alive and not self._finished():
+            if self.should_stop():
+                self._stop(record)
+            progress = self._show()
+            place = (progress.step, progress.phase) if progress else None
+            if place != last_place:
+                changed_at, last_place = time.monotonic(), place
+            patience_s = self._patience_s(progress)
+            if time.monotonic() - changed_at > patience_s:
+                logger.error("%s shows no new step for %.0f s", self.spec.name, patience_s)
+                self._end_hung()
+                return True
+            time.sleep(self.poll_s)
+        return False
+
+    def _finished(self) -> bool:
+        """Whether the result is there and no rank runs any more: torchrun may take its time to leave."""
+        return _completed(self.spec, self.mark) is not None and not launch.ranks(self.spec.paths)
+
+    def _patience_s(self, progress: Progress | None) -> float:
+        """How long the trainer may stay where it is. Loading, saving and exporting are given more time."""
+        step_timeout_s = self.spec.stage.step_timeout_s
+        training = progress is not None and progress.phase == "training"
+        return step_timeout_s if training else max(step_timeout_s, _OTHER_PHASES_S)
+
+    def _end_hung(self) -> None:
+        """Have all ranks write down where they are, then end them."""
+        local.dump_stacks(self.spec.paths)
+        time.sleep(_DUMP_S)
+        local.kill(self.spec.paths)
+
+    def _stop(self, record: LaunchRecord) -> None:
+        local.request_stop(self.spec.paths)
+        deadline = time.monotonic() + self.stop_grace_s
+        while launch.poll(record).alive:
+            if time.monotonic() > deadline:
+                raise Stopped(
+                    self._block(
+                        "asked to stop and still saving", record, "It ends by itself; run it again to go on"
+                    )
+                )
+            self._show()
+            time.sleep(min(self.poll_s, 0.2))
+
+    def _show(self) -> Progress | None:
+        progress = read_model(self.spec.paths.progress, Progress)
+        if progress is not None and (progress.step, progress.phase) != self.last_shown:
+            self.last_shown = (progress.step, progress.phase)
+            if self.on_progress is not None:
+                self.on_progress(progress)
+        return progress
+
+    def _failure(self, record: LaunchRecord, *, hung: bool) -> Failure:
+        return classify(
+            outcome=read_model(self.spec.paths.outcome, Outcome),
+            errors=read_errors(Path(record.error_folder), Path(record.error_file)),
+            log_tail=launch.tail(record)[0],
+            exit_code=launch.poll(record).exit_code,
+            hung=hung,
+        )
+
+    def _count(self, failure: Failure, record: LaunchRecord) -> None:
+        """Raise unless this failure may be followed by another attempt."""
+        if failure.kind == "config":
+            raise ConfigError(self._block(failure.message, record, failure.mend))
+        if not failure.retryable:
+            raise TrainingFailed(self._block(f"{failure.kind}: {failure.message}", record, failure.mend))
+        step = newest_step(self.spec.paths)
+        if step > self.best_step:
+            self.best_step, self.failures = step, 0
+        self.failures += 1
+        allowed = self.spec.stage.max_retries
+        if failure.kind == "preempted":  # nobody's fault, as long as it gets on in between
+            allowed = max(allowed, _UNPRODUCTIVE_PREEMPTIONS)
+        if self.failures > allowed:
+            what = f"{failure.kind}: {failure.message} ({self.failures} times without a new checkpoint)"
+            raise TrainingInterrupted(self._block(what, record, failure.mend))
+        logger.warning("%s: %s: %s; resuming", self.spec.name, failure.kind, failure.message)
+
+    def _block(self, what: str, record: LaunchRecord, mend: str) -> str:
+        """The end of a run for people: what, where, the last lines of the log, and the mend."""
+        lines = launch.tail(record)[0].rstrip().splitlines()[-_TAIL_LINES:]
+        progress = read_model(self.spec.paths.progress, Progress)
+        at = f"step {progress.step} of {progress.total_steps}" if progress else "no step yet"
+        shown = "\n".join(f"    {line}" for line in lines) or "    (nothing was logged)"
+        return (
+            f"stage {self.spec.name} in {self.spec.run_dir}, {at}: {what}\n"
+            f"  the end of {record.log}:\n{shown}\n  {mend}."
+        )
+
+
+def newest_step(paths: RunPaths) -> int:
+    """The step of the newest checkpoint, −1 without any. Looks at names only, so that torch is not loaded."""
+    return max((int(p.name.removeprefix("step-")) for p in paths.checkpoints.glob("step-*[0-9]")), default=-1)
+
+
+def _completed(spec: RunSpec, mark: str, *, attempts: int = 0) -> StageOutcome | None:
+    outcome = read_model(spec.paths.outcome, Outcome)
+    if outcome is None or outcome.status != "complete" or outcome.fingerprint != mark:
+        return None
+    if not (spec.paths.export / "config.json").is_file():
+        return None
+    return StageOutcome(
+        stage=spec.stage.name,
+        run_dir=spec.run_dir,
+        export_dir=str(spec.paths.export),
+        fingerprint=mark,
+        step=outcome.step,
+        loss=outcome.loss,
+        tokens=outcome.tokens,
+        train_seconds=outcome.train_seconds,
+        reused=attempts == 0,
+        attempts=attempts,
+    )
+
+
+def _check_same_run(spec: RunSpec, mark: str) -> None:
+    """Refuse a folder that another run began: its checkpoints would not fit."""
+    record = read_model(spec.paths.launch, LaunchRecord)
+    if record is None or record.fingerprint == mark:
+        return
+    before = read_spec(spec.paths.spec)
+    changed = sorted(
+        name for name, value in before.stage.model_dump().items() if value != spec.stage.model_dump()[name]
+    )
+    what = (
+        f"changed since: stage.{', stage.'.join(changed)}"
+        if changed
+        else "its weights, data or model changed since"
+    )
+    raise ConfigError(
+        f"{spec.run_dir} holds a run of {before.name} with other settings ({what}). "
+        "Use a new run folder, or remove this one"
+    )
+
+
+def _make_folder(paths: RunPaths) -> None:
+    try:
+        paths.logs.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MachineError(
+            f"the run folder {paths.root} cannot be made: {error}. Choose a writable one with run_dir"
+        ) from error
+
+
+@contextmanager
+def _held(paths: RunPaths) -> Iterator[None]:
+    """Hold the run folder for the duration of a block; the lock goes with the process, however it ends."""
+    with paths.lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise TransientError(
+                f"another supervisor watches {paths.root}. Wait for it, or end it and start this one again"
+            ) from None
+        yield
+
+
+def _never() -> bool:
+    return False
