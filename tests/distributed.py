@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import signal
 import tempfile
 import time
 import traceback
@@ -41,33 +40,32 @@ def run_ranks(fn: Callable[..., Any], world_size: int, *args: Any, timeout_s: fl
         ]
         for process in processes:
             process.start()
-        late = _wait(processes, timeout_s)
-        errors = [path.read_text() for path in sorted(Path(folder).glob("*.error"))]
-        errors += [f"rank {rank} did not end within {timeout_s} s" for rank in late if not errors]
-        errors += [
-            f"rank {rank} ended with exit code {process.exitcode}"
-            for rank, process in enumerate(processes)
-            if process.exitcode and not errors
-        ]
-        if errors:
-            raise RankFailed("\n".join(errors))
+        problems = _wait(processes, Path(folder), timeout_s)
+        if problems:
+            raise RankFailed("\n".join(problems))
         return [torch.load(Path(folder) / f"{rank}.result", weights_only=False) for rank in range(world_size)]
 
 
-def _wait(processes: Sequence[ForkProcess], timeout_s: float) -> list[int]:
-    """Wait for all; at the first failure or at the end of time kill the rest. Return who was late."""
+def _wait(processes: Sequence[ForkProcess], folder: Path, timeout_s: float) -> list[str]:
+    """Wait for all; at the first failure or at the end of time kill the rest. Return what went wrong."""
     stop = time.monotonic() + timeout_s
     while any(process.is_alive() for process in processes):
         if time.monotonic() > stop or any(process.exitcode for process in processes):
             time.sleep(0.3)  # let the others write what they have to say
             break
         time.sleep(0.005)
-    late = [rank for rank, process in enumerate(processes) if process.is_alive()]
-    for process in processes:
-        if process.is_alive() and process.pid is not None:
-            os.kill(process.pid, signal.SIGKILL)
+    died, said, late = [], [], []
+    for rank, process in enumerate(processes):
+        error = folder / f"{rank}.error"
+        if process.is_alive():
+            late.append(f"rank {rank} was still running and was killed (timeout_s={timeout_s})")
+            process.kill()
+        elif error.exists():
+            said.append(error.read_text())
+        elif process.exitcode:
+            died.append(f"rank {rank} ended with exit code {process.exitcode}")
         process.join()
-    return late if time.monotonic() > stop else []
+    return died + said + late
 
 
 def _rank_main(

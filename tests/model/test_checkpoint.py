@@ -200,6 +200,15 @@ def test_published_checkpoint_without_our_notes(model: LongVila, exported: Path)
     assert checkpoint_digest(exported) == compute_digest(exported)
 
 
+def test_a_tower_without_its_pooling_head_is_enough(model: LongVila, exported: Path) -> None:
+    """Features never reach the head; a published tower may say that it has one and come without."""
+    edit(exported / "vision_tower" / "config.json", vision_use_head=True)
+    loaded = load_checkpoint(exported).model
+    frames = random_frames(2)
+    with torch.no_grad():
+        assert torch.equal(loaded.encode_frames(frames), model.encode_frames(frames))
+
+
 def test_stages_start_from_an_exported_part(model: LongVila, exported: Path) -> None:
     """``vision.pretrained`` and ``llm.pretrained`` take the parts' folders."""
     config = tiny_config()
@@ -302,6 +311,11 @@ def test_any_decoder_goes_through(tmp_path: Path, shape: type) -> None:
     with torch.no_grad():
         assert torch.equal(run(loaded, plan, ids, frames), run(model, plan, ids, frames))
     assert type(loaded.llm).__name__ == type(model.llm).__name__ != "Qwen2ForCausalLM"
+
+
+def test_a_name_that_misleads_the_published_loader_is_told(model: LongVila, tmp_path: Path, caplog) -> None:
+    export_checkpoint(model, word_tokenizer(), tmp_path / "my-Llama-3-run", stage_info={})
+    assert "Rename the folder" in caplog.text
 
 
 def test_a_killed_export_leaves_nothing_that_stays(model: LongVila, exported: Path) -> None:

@@ -128,6 +128,14 @@ def test_a_model_from_scratch_has_wide_embeddings_and_a_narrow_head() -> None:
     assert 0.9 < float(model.llm.model.embed_tokens.weight.detach().std()) < 1.1
     assert float(model.lm_head.get_parameter("weight").detach().std()) < 0.03
     assert model.tokens_per_frame == tiny_config().tokens_per_frame == 4
+    wide = tiny_model(llm=tiny_config().llm.model_copy(update={"init_std": 0.125}))
+    for name in (
+        "lm_head.weight",
+        "model.layers.0.mlp.up_proj.weight",
+        "model.layers.1.self_attn.q_proj.weight",
+    ):
+        assert 0.11 < float(wide.llm.get_parameter(name).detach().std()) < 0.14
+    assert float(wide.llm.get_input_embeddings().get_parameter("weight").detach().std()) > 0.9
 
 
 @pytest.mark.parametrize("parts", [("projector",), ("projector", "llm"), PARTS])

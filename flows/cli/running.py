@@ -1,0 +1,82 @@
+"""Runs a flow or a task in this process, with progress, a graceful first Ctrl-C, and no noise."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from flows.cli.display import progress_display
+from flows.cli.runtime import prepare_environment, set_up_logging
+from flows.params import FlowParams
+from flows.registry import FlowEntry
+from longvila.errors import ExitCode
+
+logger = logging.getLogger(__name__)
+
+
+def run_flow(entry: FlowEntry, params: FlowParams, *, debug: bool, json_lines: bool) -> None:
+    """Check what can be checked without Prefect, then run the flow; the result is the last line printed."""
+    from flows.preflight import check_before_start
+
+    set_up_logging(debug=debug, json_lines=json_lines)
+    check_before_start(params)
+    prepare_environment(Path(params.workspace))
+    with stop_on_interrupt(), progress_display(json_lines=json_lines):
+        result = entry.load()(params)
+    print_result(result, json_lines=json_lines)
+
+
+def print_result(result: Any, *, json_lines: bool) -> None:
+    """Write what a flow or task gave: for people its last word, for programs one JSON object."""
+    from pydantic import BaseModel
+
+    if json_lines:
+        plain = result.model_dump(mode="json") if isinstance(result, BaseModel) else result
+        sys.stdout.write(json.dumps({"event": "result", "result": plain}, default=str) + "\n")
+    elif result is not None:
+        sys.stdout.write(f"{getattr(result, 'last_word', result)}\n")
+    sys.stdout.flush()
+
+
+@contextmanager
+def stop_on_interrupt() -> Iterator[None]:
+    """Ctrl-C once asks for a good end; twice ends at once, trainers that this process started included."""
+    from tasks.stopping import clear_stop, request_stop, stop_requested
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        del number, frame
+        if stop_requested():
+            _kill_trainers()
+            os._exit(int(ExitCode.INTERRUPTED))
+        request_stop()
+        sys.stderr.write(
+            "\nStopping after what is in hand; what is finished is kept. Ctrl-C again ends at once.\n"
+        )
+
+    clear_stop()
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _kill_trainers() -> None:
+    from tasks.stopping import watched_runs
+
+    if not watched_runs():
+        return
+    from longvila.training import RunPaths
+    from longvila.training.launch.local import kill
+
+    for run_dir in watched_runs():
+        kill(RunPaths(Path(run_dir)))

@@ -1,0 +1,162 @@
+"""From checked videos to questions: scan, near-duplicates, clips, captions, questions."""
+
+from __future__ import annotations
+
+import logging
+
+from prefect import task
+
+from longvila.config.data import (
+    CaptionConfig,
+    ClipConfig,
+    DedupConfig,
+    FramesConfig,
+    QuestionConfig,
+    ShotConfig,
+)
+from longvila.curation import build, report
+from longvila.curation.dedup import VERSION, SplitReport
+from longvila.curation.scan import Scan, load_thumbs
+from longvila.errors import InputError
+from longvila.records import Caption, Clip, Question, VideoRecord
+from longvila.storage import Workspace
+from tasks.artifacts import add_picture, add_table
+from tasks.marks import mark_for
+from tasks.policy import HOUR_S, is_transient
+from tasks.progress import StepProgress
+from tasks.refs import ManifestRef, WorkspaceRef, read_records, step_ref
+
+logger = logging.getLogger(__name__)
+
+
+@task(
+    retries=1,
+    retry_delay_seconds=5,
+    retry_condition_fn=is_transient,
+    timeout_seconds=12 * HOUR_S,
+    tags=["ffmpeg"],
+    task_run_name="scan-{videos.num_results}",
+)
+def scan_batch(
+    workspace: WorkspaceRef, videos: ManifestRef, shots: ShotConfig, frames: FramesConfig
+) -> ManifestRef:
+    """Decode each video of a batch once: shots, measurements, hashes, and the frames for training."""
+    opened = workspace.open()
+    items = read_records(opened, videos, VideoRecord)
+    progress = StepProgress("scan", unit="videos")
+    result = build.scan_batch(opened, items, shot_config=shots, frames=frames, progress=progress)
+    return step_ref("scan", result, num_items=len(items))
+
+
+@task(timeout_seconds=4 * HOUR_S, tags=["curation"], task_run_name="dedup")
+def dedup_all(
+    workspace: WorkspaceRef, videos: list[ManifestRef], scans: list[ManifestRef], config: DedupConfig
+) -> ManifestRef:
+    """Reject duplicates over the whole set, and training videos that share a picture with a held-out one."""
+    opened = workspace.open()
+    scanned = read_records(opened, scans, Scan)
+    result = build.dedup_all(opened, read_records(opened, videos, VideoRecord), scanned, config)
+    if not result.results:
+        raise InputError("No video is left after the checks. Look at the rejections, and add sources.")
+    rows = [rejected.model_dump(mode="json") for rejected in result.rejections]
+    add_table("duplicates", rows, description="Videos that are in another one")
+    return step_ref("dedup", result, num_items=len(scanned))
+
+
+@task(timeout_seconds=4 * HOUR_S, tags=["curation"], task_run_name="check-splits")
+def check_splits(
+    workspace: WorkspaceRef, videos: ManifestRef, scans: list[ManifestRef], config: DedupConfig
+) -> str:
+    """Compare every held-out picture with every training picture; raise ``InputError`` when one is shared."""
+    opened = workspace.open()
+    kept = read_records(opened, videos, VideoRecord)
+    scanned = read_records(opened, scans, Scan)
+    mark = mark_for("check-splits", VERSION, config, [found.scan_id for found in scanned])
+    before = mark.read(opened, SplitReport)
+    if isinstance(before, SplitReport):
+        return _compared(before)
+    found = build.check_splits(opened, kept, scanned, config)
+    if found.shared:
+        first = found.shared[0]
+        raise InputError(
+            f"Training and held-out videos share {len(found.shared)} pictures, for example "
+            f"{first.heldout_video_id} at {first.heldout_time_s:.1f} s and {first.train_video_id} at "
+            f"{first.train_time_s:.1f} s. Move one of the two videos to the other's split."
+        )
+    mark.write(opened, found)
+    logger.info("splits share no picture: %s", _compared(found))
+    return _compared(found)
+
+
+@task(timeout_seconds=HOUR_S, tags=["curation"], task_run_name="clips-{scans.num_results}")
+def make_clips(
+    workspace: WorkspaceRef, videos: ManifestRef, scans: ManifestRef, config: ClipConfig
+) -> ManifestRef:
+    """Join the shots of each video into clips."""
+    opened = workspace.open()
+    scanned = read_records(opened, scans, Scan)
+    result = build.clips_batch(opened, _videos_of(opened, videos, scanned), scanned, config)
+    return step_ref("clips", result, num_items=len(scanned))
+
+
+@task(timeout_seconds=4 * HOUR_S, tags=["curation"], task_run_name="captions-{scans.num_results}")
+def caption_clips(
+    workspace: WorkspaceRef,
+    videos: ManifestRef,
+    scans: ManifestRef,
+    clips: list[ManifestRef],
+    config: CaptionConfig,
+) -> ManifestRef:
+    """Describe the clips of each video, in order, by what is measured in them."""
+    opened = workspace.open()
+    scanned = read_records(opened, scans, Scan)
+    listed = _videos_of(opened, videos, scanned)
+    made = read_records(opened, clips, Clip)
+    progress = StepProgress("captions", unit="videos")
+    result = build.caption_batch(opened, listed, scanned, made, config, progress=progress)
+    if result.results:
+        sheet = report.contact_sheet(load_thumbs(opened, scanned[0]), result.results[:1])
+        add_picture("clip", sheet[0].jpeg, media_type="image/jpeg", description=sheet[0].text)
+    return step_ref("captions", result, num_items=len(scanned))
+
+
+@task(timeout_seconds=4 * HOUR_S, tags=["curation"], task_run_name="questions-{scans.num_results}")
+def write_questions(
+    workspace: WorkspaceRef,
+    videos: ManifestRef,
+    scans: ManifestRef,
+    captions: list[ManifestRef],
+    config: QuestionConfig,
+) -> ManifestRef:
+    """Write questions with their evidence from measurements and captions."""
+    opened = workspace.open()
+    scanned = read_records(opened, scans, Scan)
+    listed = _videos_of(opened, videos, scanned)
+    said = read_records(opened, captions, Caption)
+    progress = StepProgress("questions", unit="videos")
+    result = build.question_batch(opened, listed, scanned, said, config, progress=progress)
+    return step_ref("questions", result, num_items=len(scanned))
+
+
+@task(timeout_seconds=HOUR_S, tags=["curation"], task_run_name="filter-questions")
+def filter_questions(workspace: WorkspaceRef, videos: ManifestRef, written: list[ManifestRef]) -> ManifestRef:
+    """Keep the questions that are well formed and cannot be answered blindly, over the whole set."""
+    opened = workspace.open()
+    items = read_records(opened, written, Question)
+    result = build.filter_all(opened, read_records(opened, videos, VideoRecord), items)
+    if not result.results:
+        raise InputError("No question is left after the filters. Look at the rejections; add longer videos.")
+    rows = [baseline.model_dump() for baseline in report.baselines(result.results)]
+    add_table("questions", rows, description="Kept questions by kind, and what a blind guess gets right")
+    return step_ref("filter-questions", result, num_items=len(items))
+
+
+def _compared(found: SplitReport) -> str:
+    nearest = "none compared" if found.nearest_distance is None else f"nearest {found.nearest_distance} bits"
+    return f"{found.num_heldout_pictures} × {found.num_train_pictures} pictures, {nearest} of 64 apart"
+
+
+def _videos_of(workspace: Workspace, videos: ManifestRef, scans: list[Scan]) -> list[VideoRecord]:
+    """The videos that a batch of scans is of."""
+    wanted = {found.video_id for found in scans}
+    return [video for video in read_records(workspace, videos, VideoRecord) if video.video_id in wanted]

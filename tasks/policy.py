@@ -1,0 +1,28 @@
+"""When a task is tried again, and how long it may take."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from prefect.client.schemas.objects import State, TaskRun
+from prefect.tasks import Task, exponential_backoff
+
+from longvila.errors import LongVilaError, TransientError
+
+logger = logging.getLogger(__name__)
+
+HOUR_S = 3600.0
+NETWORK_DELAYS = exponential_backoff(backoff_factor=5)
+
+
+def is_transient(task: Task[Any, Any], task_run: TaskRun, state: State[Any]) -> bool:
+    """Only what a retry can mend is tried again; what a user has to mend ends the flow at once."""
+    try:
+        state.result()
+    except TransientError as error:
+        logger.warning("%s: %s It is tried again while retries are left.", task_run.name or task.name, error)
+        return True
+    except (LongVilaError, OSError, ValueError, RuntimeError):
+        return False
+    return False

@@ -1,0 +1,99 @@
+"""Frames over ranks, and the table of who sends which visual token to whom."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from longvila.errors import InputError
+from longvila.parallel.plan import Plan, divide_frames, make_plan
+
+DEGREES = st.sampled_from([(1, 1), (2, 1), (1, 2), (3, 2), (2, 4), (8, 8)])
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    """Documents of text and frames in any order, on up to 64 ranks."""
+    tokens_per_frame = draw(st.integers(1, 9))
+    documents = draw(st.lists(st.lists(st.booleans(), min_size=1, max_size=8), min_size=1, max_size=4))
+    ulysses_degree, ring_degree = draw(DEGREES)
+    seats, lengths, position = [], [], 0
+    for document in documents:
+        start = position
+        for is_frame in document:
+            seats += [position] if is_frame else []
+            position += tokens_per_frame if is_frame else 3
+        lengths.append(position - start)
+    return make_plan(
+        lengths,
+        seats,
+        tokens_per_frame=tokens_per_frame,
+        ulysses_degree=ulysses_degree,
+        ring_degree=ring_degree,
+    )
+
+
+@given(plans())
+def test_every_frame_is_encoded_once(plan: Plan) -> None:
+    shares = [plan.frames_of(rank).tolist() for rank in range(plan.layout.sp_size)]
+    assert [frame for share in shares for frame in share] == list(range(plan.num_frames))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@given(plans())
+def test_the_exchange_seats_every_visual_token(plan: Plan) -> None:
+    sp_size, per_frame = plan.layout.sp_size, plan.tokens_per_frame
+    routes = [plan.route(rank) for rank in range(sp_size)]
+    outboxes: list[list[np.ndarray]] = []
+    for rank, route in enumerate(routes):
+        frames = plan.frames_of(rank)
+        tokens = (plan.frame_seats[frames][:, None] + np.arange(per_frame)).ravel()  # a token is its position
+        cuts = np.cumsum(route.send_counts)[:-1]
+        outboxes.append(np.split(tokens[route.send_rows], cuts))
+    for rank, route in enumerate(routes):
+        arrived = [outbox[rank] for outbox in outboxes]
+        assert tuple(map(len, arrived)) == route.receive_counts
+        seated = np.concatenate(arrived)[route.place]
+        assert seated.tolist() == plan.layout.positions_of(rank)[plan.local_seats(rank)].tolist()
+
+
+@given(st.lists(st.integers(1, 50), max_size=30), st.integers(1, 16))
+def test_frames_are_divided_by_their_patches(patches: list[int], sp_size: int) -> None:
+    bounds = divide_frames(np.array(patches, dtype=np.int64), sp_size)
+    assert bounds[0] == 0
+    assert bounds[-1] == len(patches)
+    assert (np.diff(bounds) >= 0).all()
+    if patches:
+        loads = [sum(patches[start:stop]) for start, stop in pairwise(bounds)]
+        assert max(loads) <= sum(patches) / sp_size + max(patches)
+
+
+def test_a_frame_goes_where_its_middle_falls() -> None:
+    assert divide_frames(np.array([1, 3]), 2).tolist() == [0, 1, 2]
+    assert divide_frames(np.array([3, 1]), 2).tolist() == [0, 1, 2]
+
+
+def test_a_large_frame_takes_the_place_of_several() -> None:
+    plan = make_plan(
+        (60,), range(0, 50, 10), tokens_per_frame=10, patches_per_frame=(4, 1, 1, 1, 1), ulysses_degree=2
+    )
+    assert [plan.frames_of(rank).tolist() for rank in range(2)] == [[0], [1, 2, 3, 4]]
+
+
+@pytest.mark.parametrize(
+    ("seats", "problem"),
+    [
+        ((18,), "frame 0 .* do not lie within one document"),
+        ((38,), "frame 0 .* do not lie within one document"),
+        ((-1,), "frame 0 .* do not lie within one document"),
+        ((0, 2), "frame 0 .* overlap those of the next frame"),
+        ((30, 20), "frame 0 .* overlap those of the next frame"),
+    ],
+)
+def test_seats_that_are_not_a_frames_own_are_refused(seats: tuple[int, ...], problem: str) -> None:
+    with pytest.raises(InputError, match=problem):
+        make_plan((20, 20), seats, tokens_per_frame=4)
