@@ -87,6 +87,7 @@ def build_llm(config: LlmConfig, *, vocab_size: int) -> PreTrainedModel:
         max_position_embeddings=config.max_context,
         rope_parameters={"rope_type": "default", "rope_theta": config.rope_theta},
         tie_word_embeddings=config.tie_word_embeddings,
+        initializer_range=config.init_std,
     )
     llm = Qwen2ForCausalLM(shape)
     nn.init.normal_(llm.model.embed_tokens.weight, std=config.embedding_std)

@@ -1,4 +1,4 @@
-"""Export and import of whole models in the published layout: what stages exchange, with the world too.
+"""Export and import (longvila.model.load) of whole models in the published layout: what stages exchange.
 
 Any stage can start from a published checkpoint, and any stage's result can be loaded by VILA's own loader (a
 projector with ``output_norm`` excepted) or, part by part, by plain transformers.
@@ -7,36 +7,28 @@ projector with ``output_norm`` excepted) or, part by part, by plain transformers
 from __future__ import annotations
 
 import json
+import logging
 import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, SiglipVisionModel
+from transformers import PreTrainedTokenizerFast
 
-from longvila.errors import InputError
 from longvila.model import layout
-from longvila.model.build import embedding_rows, quiet_loading
+from longvila.model.load import Checkpoint, load_checkpoint, read_config, read_json
 from longvila.model.merge import plain_state
 from longvila.model.module import LongVila
-from longvila.model.projector import Projector
-from longvila.model.vision import num_layers_run
-from longvila.model.weights import load_weights, save_weights, weight_files, weights_digest
-from longvila.text import IMAGE_TOKEN, load_tokenizer
+from longvila.model.weights import load_weights, save_weights, weights_digest
+
+__all__ = ["Checkpoint", "checkpoint_digest", "compute_digest", "export_checkpoint", "load_checkpoint"]
+
+logger = logging.getLogger(__name__)
 
 VISION_PREFIX = "vision_model."
-
-
-class Checkpoint(NamedTuple):
-    """A loaded model, its tokenizer, and what was written down about it."""
-
-    model: LongVila
-    tokenizer: PreTrainedTokenizerFast
-    info: dict[str, Any]
 
 
 def export_checkpoint(
@@ -58,6 +50,7 @@ def export_checkpoint(
     digest = weights_digest(
         {f"{part}.{key}": value for part, some in parts.items() for key, value in some.items()}
     )
+    _warn_of_legacy_name(path)
     _remove_leftovers(path)
     draft = path.parent / f".{path.name}.{os.getpid()}.draft"
     for part, folder in layout.PART_FOLDERS.items():
@@ -80,44 +73,15 @@ def split_state(state: Mapping[str, Tensor], model: LongVila) -> dict[str, dict[
         if part == "llm" and tied and name == "lm_head.weight":
             continue
         if part == "vision_tower" and not name.startswith(VISION_PREFIX):
-            name = (
-                VISION_PREFIX + name
-            )  # transformers 5 writes the tower without it; the published loader needs it
+            name = VISION_PREFIX + name  # transformers 5 leaves it out; the published loader needs it
         parts[part][name] = tensor
     return parts
-
-
-def load_checkpoint(path: Path | str, *, dtype: torch.dtype | None = None) -> Checkpoint:
-    """Load a checkpoint in the published layout onto the CPU, in the dtype it was written in unless told.
-
-    ``info`` holds ``stage_info``, ``weights_sha256`` (both empty for a checkpoint that others wrote) and
-    ``config``, the top config.json. Raises ``InputError`` for a folder that is missing, incomplete, damaged,
-    or whose parts do not fit together.
-    """
-    path = Path(path)
-    config = _read_config(path)
-    dtype = dtype or _dtype_of(config, path)
-    for folder in layout.PART_FOLDERS.values():
-        weight_files(path / folder)
-    llm = _load_part(AutoModelForCausalLM, path / "llm", dtype)
-    tower = _load_part(SiglipVisionModel, path / "vision_tower", dtype)
-    assert isinstance(tower, SiglipVisionModel)
-    projector = _load_projector(path / "mm_projector", tower, llm).to(dtype)
-    tokenizer = load_tokenizer(path / "llm")
-    _check_tokens(tokenizer, llm, path)
-    select_layer = int(config["mm_vision_select_layer"])
-    num_layers_run(tower, select_layer)
-    separator = layout.read_separator(config)
-    model = LongVila(tower, projector, llm, select_layer=select_layer, frame_separator=separator)
-    ours = config.get("longvila") or {}
-    info = {"stage_info": {}, "weights_sha256": "", **ours, "config": config}
-    return Checkpoint(model.eval(), tokenizer, info)
 
 
 def checkpoint_digest(path: Path | str) -> str:
     """Return the digest that a checkpoint says its weights have, or compute it for one that says nothing."""
     path = Path(path)
-    stated = (_read_config(path).get("longvila") or {}).get("weights_sha256")
+    stated = (read_config(path).get("longvila") or {}).get("weights_sha256")
     return stated or compute_digest(path)
 
 
@@ -154,7 +118,7 @@ def _configs(
 def _write_tokenizer(tokenizer: PreTrainedTokenizerFast, folder: Path, *, max_context: int) -> None:
     tokenizer.save_pretrained(folder, save_jinja_files=False)
     path = folder / "tokenizer_config.json"
-    settings = {**_read_json(path), "model_max_length": max_context, "padding_side": "right"}
+    settings = {**read_json(path), "model_max_length": max_context, "padding_side": "right"}
     _write_json(path, layout.tokenizer_json(settings))
 
 
@@ -162,6 +126,17 @@ def _write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(
         json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8"
     )
+
+
+def _warn_of_legacy_name(path: Path) -> None:
+    name = next((name for name in layout.LEGACY_NAMES if name in str(path).lower()), None)
+    if name is not None:
+        logger.warning(
+            "the path %s contains %r: VILA's own loader takes an old prompt template for it, not the "
+            "tokenizer's. Rename the folder before you load it there",
+            path,
+            name,
+        )
 
 
 def _remove_leftovers(path: Path) -> None:
@@ -180,88 +155,3 @@ def _publish(draft: Path, path: Path) -> None:
         path.replace(old)
     draft.replace(path)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    if not path.is_dir():
-        raise InputError(f"There is no checkpoint folder {path}. Name one that holds config.json and llm/.")
-    config = _read_json(path / "config.json")
-    needed = ("llm_cfg", "vision_tower_cfg", "mm_projector_cfg", "mm_vision_select_layer")
-    lacking = [key for key in needed if config.get(key) is None]
-    if lacking:
-        raise InputError(
-            f"{path / 'config.json'} lacks {', '.join(lacking)}, so it is no LongVILA or VILA checkpoint. "
-            "Name the folder that holds llm/, vision_tower/ and mm_projector/, not one of these."
-        )
-    return config
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise InputError(f"The checkpoint lacks {path}. Copy the whole folder again.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"{path} is not JSON: {error}. The file is cut off or damaged; copy it again."
-        ) from error
-
-
-def _dtype_of(config: Mapping[str, Any], path: Path) -> torch.dtype:
-    name = str(config.get("model_dtype", "torch.float32")).removeprefix("torch.")
-    dtype = getattr(torch, name, None)
-    if not isinstance(dtype, torch.dtype):
-        raise InputError(
-            f"{path / 'config.json'} has model_dtype={name!r}. Use bfloat16, float16 or float32."
-        )
-    return dtype
-
-
-def _load_part(kind: Any, folder: Path, dtype: torch.dtype) -> PreTrainedModel:
-    _read_json(folder / "config.json")
-    try:
-        with quiet_loading():
-            part, report = kind.from_pretrained(
-                folder,
-                dtype=dtype,
-                use_safetensors=True,
-                local_files_only=True,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise InputError(
-            f"{folder} cannot be loaded: {error}. It is damaged or of an unknown kind: copy it again."
-        ) from error
-    wrong = {
-        key: sorted(report[key])
-        for key in ("missing_keys", "unexpected_keys", "mismatched_keys")
-        if report[key]
-    }
-    if wrong:
-        raise InputError(
-            f"The weights in {folder} do not fit its config.json: {wrong}. Copy the folder again."
-        )
-    return part
-
-
-def _load_projector(folder: Path, tower: PreTrainedModel, llm: PreTrainedModel) -> Projector:
-    config = layout.read_projector(_read_json(folder / "config.json"), str(folder / "config.json"))
-    projector = Projector(config, vision_width=tower.config.hidden_size, llm_width=llm.config.hidden_size)
-    try:
-        projector.load_state_dict(load_weights(folder))
-    except RuntimeError as error:
-        raise InputError(
-            f"The projector in {folder} does not fit between a tower {tower.config.hidden_size} wide and "
-            f"an LLM {llm.config.hidden_size} wide: {error}. Copy all three parts from one checkpoint."
-        ) from error
-    return projector
-
-
-def _check_tokens(tokenizer: PreTrainedTokenizerFast, llm: PreTrainedModel, path: Path) -> None:
-    rows = embedding_rows(llm)
-    last = max(number for token, number in tokenizer.get_vocab().items() if token != IMAGE_TOKEN)
-    if last >= rows:
-        raise InputError(
-            f"The tokenizer in {path / 'llm'} has ids up to {last}, but the LLM has {rows} embeddings. "
-            "They come from different checkpoints: copy tokenizer and weights from the same one."
-        )

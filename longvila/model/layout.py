@@ -28,6 +28,8 @@ PROJECTOR_TYPES = {
     "mlp_downsample_3x3": "mlp_downsample_3x3_fix",
     "linear": "linear",
 }
+# The published loader takes an old prompt template for folders whose path contains one of these.
+LEGACY_NAMES = ("vila1.5-3b", "vila1.5-8b", "vila1.5-13b", "vila1.5-40b", "nvila15b", "llama-3", "llama3")
 # Written by others, the same maths.
 PROJECTOR_KINDS = {
     **{name: kind for kind, name in PROJECTOR_TYPES.items()},
@@ -39,9 +41,9 @@ def llm_json(model: LongVila, tokenizer: PreTrainedTokenizerFast, *, dtype: torc
     """Return ``llm/config.json``: readable by transformers 5 and by 4.x, which the published loader pins."""
     config = _plain_config(model.llm, dtype)
     rope = dict(model.llm.config.rope_parameters)
-    theta = rope.pop("rope_theta")
-    config["rope_theta"] = theta
-    config["rope_scaling"] = None if rope.get("rope_type", "default") == "default" else _legacy_scaling(rope)
+    if "rope_theta" in rope:  # where transformers 4 looks for it
+        config["rope_theta"] = rope.pop("rope_theta")
+        config["rope_scaling"] = None if rope["rope_type"] == "default" else _legacy_scaling(rope)
     context = model.llm.config.max_position_embeddings
     return {
         **config,

@@ -28,22 +28,23 @@ def num_layers_run(tower: SiglipVisionModel, select_layer: int) -> int:
 
 def select_features(tower: SiglipVisionModel, frames_f3HW: Tensor, *, select_layer: int) -> Tensor:
     """Return hidden state ``select_layer`` [f, P, C] of normalised frames."""
-    body = tower_body(tower)
-    hidden_fPC = body.get_submodule("embeddings")(frames_f3HW)
-    layers = body.get_submodule("encoder.layers")
-    assert isinstance(layers, nn.ModuleList)
-    for layer in layers[: num_layers_run(tower, select_layer)]:
+    embeddings, layers = _parts_run(tower, select_layer)
+    hidden_fPC = embeddings(frames_f3HW)
+    for layer in layers:
         hidden_fPC = layer(hidden_fPC, attention_mask=None)
     return hidden_fPC
 
 
 def used_parameters(tower: SiglipVisionModel, select_layer: int) -> list[nn.Parameter]:
     """Return the parameters that the features depend on."""
+    embeddings, layers = _parts_run(tower, select_layer)
+    return [parameter for module in (embeddings, *layers) for parameter in module.parameters()]
+
+
+def _parts_run(tower: SiglipVisionModel, select_layer: int) -> tuple[nn.Module, list[nn.Module]]:
     body = tower_body(tower)
-    layers = body.get_submodule("encoder.layers")
-    assert isinstance(layers, nn.ModuleList)
-    used = [body.get_submodule("embeddings"), *layers[: num_layers_run(tower, select_layer)]]
-    return [parameter for module in used for parameter in module.parameters()]
+    layers = list(body.get_submodule("encoder.layers").children())
+    return body.get_submodule("embeddings"), layers[: num_layers_run(tower, select_layer)]
 
 
 def single_side(size: int | list[int] | tuple[int, ...]) -> int:

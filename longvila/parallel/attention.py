@@ -1,9 +1,9 @@
 """Causal attention of a packed row over all ranks that share it (MM-SP, stage two).
 
-``make_attend`` binds a plan and groups to a function of q, k and v that a model calls like any attention;
+``make_attend`` binds a plan and groups to a function of q, k and v that a model calls like any attention.
 ``register_attention`` makes it known to transformers as ``attn_implementation="mmsp"``, so that Hugging Face
-decoders run over many ranks unpatched: the plan of a row comes with the model call, as the keyword ``attend``,
-which transformers hands on to every layer's attention.
+decoders run over many ranks unpatched: the plan of a row comes with the model call, as the keyword
+``attend``, which transformers hands on to every layer's attention.
 """
 
 # B rows (always 1: documents are packed), t tokens held by this rank, H query heads, h KV heads, D head size.
@@ -171,7 +171,8 @@ def _refuse(*, dropout: float, mask: Tensor | None, softcap: float | None, causa
         (
             not causal,
             "attention that is not causal",
-            'Keep this part of the model on sdpa: attn_implementation={"text_config": "mmsp", "vision_config": "sdpa"}',
+            "Keep this part of the model on sdpa: "
+            'attn_implementation={"text_config": "mmsp", "vision_config": "sdpa"}',
         ),
     ]
     for is_given, what, mend in given:

@@ -52,6 +52,8 @@ def make_exchange(plan: Plan, groups: Groups) -> Exchange:
                 f"this rank encodes {frames} frames of {plan.tokens_per_frame} tokens, but got features of "
                 f"shape {tuple(features_fkD.shape)}. Encode plan.frames_of(sp_rank), in that order."
             )
+        if not plan.num_frames:
+            return features_fkD.flatten(0, 1)  # on no rank is there anything to send
         rows: Any = _Exchange.apply(features_fkD.flatten(0, 1), tables.to(features_fkD.device), groups.sp)
         return rows
 

@@ -1,7 +1,7 @@
 """The autograd function of attention over all ranks: tokens to heads, around the ring, and back.
 
-It saves what lies between the two all-to-alls, as it is on this rank. Heads may go through in groups, one group's
-messages on their way while another is computed.
+It saves what lies between the two all-to-alls, as it is on this rank. Heads may go through in groups, one
+group's messages on their way while another is computed.
 """
 
 # t tokens held by this rank, T rows of a ring place between the two all-to-alls, H query heads, h KV heads,
@@ -72,6 +72,7 @@ class AttentionFunction(torch.autograd.Function):
         parts: Sequence[Part],
         group: Group,
     ) -> Tensor:
+        """Attend, part after part, the next part's messages under way."""
         tokens, saved, leaving = Heads(q_tHD, k_thD, v_thD), [], []
         arriving = parts[0].scatter(tokens, group)
         for i, part in enumerate(parts):
@@ -91,6 +92,7 @@ class AttentionFunction(torch.autograd.Function):
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, dout_tHD: Tensor
     ) -> tuple[Tensor | None, ...]:
+        """Return the gradients of q, k, v and the sinks; what the ring needs again travels again."""
         sinks_H, *saved = ctx.saved_tensors
         parts, group = ctx.parts, ctx.group
         dsinks_H = None if sinks_H is None else torch.zeros_like(sinks_H)

@@ -8,10 +8,8 @@ from the first run and handed to the second, which only swaps tokens for heads a
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from contextlib import AbstractContextManager
+from contextvars import ContextVar, Token
 from typing import NamedTuple
 
 from torch import Tensor
@@ -25,15 +23,28 @@ class Attended(NamedTuple):
     lse: Tensor  # [h, T]
 
 
-@dataclass
-class _Kept:
-    """The results of the attentions inside one checkpointed layer, in the order in which they ran."""
+class _Run(AbstractContextManager[None]):
+    """One run of a checkpointed function. Holds its attentions' results in the order in which they ran.
 
-    results: deque[Attended] = field(default_factory=deque)
-    replays: bool = False
+    Torch enters the second run's context once more when a graph is walked a second time; the results are
+    gone by then, and attention runs again.
+    """
+
+    def __init__(self, results: deque[Attended], *, is_second: bool) -> None:
+        self.results = results
+        self.is_second = is_second
+        self._tokens: list[Token[_Run | None]] = []
+
+    def __enter__(self) -> None:
+        self._tokens.append(_current.set(self))
+
+    def __exit__(self, *_: object) -> None:
+        _current.reset(self._tokens.pop())
+        if self.is_second:
+            self.results.clear()
 
 
-_kept: ContextVar[_Kept | None] = ContextVar("kept_attention", default=None)
+_current: ContextVar[_Run | None] = ContextVar("checkpointed_run", default=None)
 
 
 def keep_attention() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
@@ -42,7 +53,7 @@ def keep_attention() -> tuple[AbstractContextManager[None], AbstractContextManag
     This is a ``context_fn`` for the non-reentrant ``torch.utils.checkpoint.checkpoint``.
     """
     results: deque[Attended] = deque()
-    return _use(_Kept(results)), _use(_Kept(results, replays=True))
+    return _Run(results, is_second=False), _Run(results, is_second=True)
 
 
 def enable_checkpointing(model: PreTrainedModel) -> None:
@@ -56,21 +67,12 @@ def enable_checkpointing(model: PreTrainedModel) -> None:
 
 def recall() -> Attended | None:
     """Return the result of this attention from the first run, if this is a second run and has it."""
-    kept = _kept.get()
-    return kept.results.popleft() if kept is not None and kept.replays and kept.results else None
+    run = _current.get()
+    return run.results.popleft() if run is not None and run.is_second and run.results else None
 
 
 def remember(result: Attended) -> None:
     """Keep a result for the second run, if this is the first run of a checkpointed function."""
-    kept = _kept.get()
-    if kept is not None and not kept.replays:
-        kept.results.append(Attended(*(tensor.detach() for tensor in result)))
-
-
-@contextmanager
-def _use(kept: _Kept) -> Iterator[None]:
-    token = _kept.set(kept)
-    try:
-        yield
-    finally:
-        _kept.reset(token)
+    run = _current.get()
+    if run is not None and not run.is_second:
+        run.results.append(Attended(*(tensor.detach() for tensor in result)))
