@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from pathlib import Path
 
 from prefect import flow
 
@@ -41,8 +42,8 @@ def lifecycle(params: LifecycleParams) -> LifecycleResult:
             f"Recipe {recipe.name!r} has no data section, so its life cannot start from videos. "
             "Train on its shards with: longvila flow run train-pipeline"
         )
-    timer = Timer()
     with open_workspace(params.workspace, params.storage) as reference:
+        timer = Timer(Path(reference.root) / "timings.json")
         inner = params.model_copy(update={"storage": reference.storage})
         with timer("data set"):
             dataset = build_dataset(narrow(inner, BuildParams))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from prefect import task
 
+from longvila.config.model import Settings
 from longvila.config.recipe import ControlConfig, Recipe
 from longvila.config.stage import StageConfig
 from longvila.curation.report import contact_sheet
@@ -34,10 +35,12 @@ from longvila.report import build_report as write_report
 from longvila.storage import Workspace
 from longvila.training import RunPaths, StageOutcome
 from tasks.contents import BuiltDataset
+from tasks.marks import mark_for
 from tasks.policy import HOUR_S
 from tasks.refs import ManifestRef, WorkspaceRef, read_records, read_rejections
 
 logger = logging.getLogger(__name__)
+VERSION = 1
 UNITS = {
     "fetch": ("sources", "{} files"),
     "validate": ("files", "{} videos"),
@@ -65,12 +68,34 @@ def build_report(
 ) -> str:
     """Write ``report.html`` into the workspace and return its path."""
     opened = workspace.open()
+    path = opened.root / "report.html"
+    mark = mark_for("report", VERSION, recipe, _made_from(dataset, outcomes, evaluations))
+    if path.is_file() and mark.read(opened, Written) is not None:
+        return str(path)
     results = {name: read_result(Path(path)) for name, path in evaluations.items()}
     data = gather(opened, recipe, dataset, outcomes, results, seconds=seconds, command=command)
-    path = write_report(data, opened.root / "report.html")
+    write_report(data, path)
     if opened.is_remote:
         opened.storage.put_file("reports/report.html", path)
+    mark.write(opened, Written(path=str(path)))
     return str(path)
+
+
+class Written(Settings):
+    """The marker of a report that was written."""
+
+    path: str
+
+
+def _made_from(
+    dataset: BuiltDataset, outcomes: Sequence[StageOutcome], evaluations: Mapping[str, str]
+) -> dict[str, object]:
+    """What a report rests on, so that it is written again when any of it changes."""
+    return {
+        "manifests": [step.key for step in (*dataset.rejections, dataset.videos, dataset.questions)],
+        "runs": [outcome.fingerprint for outcome in outcomes],
+        "evaluations": sorted(evaluations.items()),
+    }
 
 
 def gather(
@@ -230,8 +255,8 @@ def tower_note(recipe: Recipe) -> str:
     if recipe.tower is None:
         return ""
     return (
-        f"The vision tower has no pre-trained weights. It was prepared by {recipe.tower.steps} steps of frame "
-        "classification, a stand-in for SigLIP's pre-training that is not one of the five stages."
+        f"The vision tower has no pre-trained weights. {recipe.tower.steps} steps of frame classification "
+        "prepared it, a stand-in for SigLIP's pre-training that is not one of the five stages."
     )
 
 

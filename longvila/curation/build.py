@@ -36,7 +36,8 @@ from longvila.curation import (
 )
 from longvila.curation.download import Downloader
 from longvila.curation.fetch import FetchedVideo
-from longvila.curation.scan import Measures, Scan
+from longvila.curation.sampling import Measures
+from longvila.curation.scan import Scan
 from longvila.media.jpeg import FrameBlob
 from longvila.records import Caption, Clip, Question, Record, Sample, Shot, Source, Split, VideoRecord
 from longvila.storage import StepResult, Workspace, run_step, run_whole
@@ -72,6 +73,7 @@ def fetch_batch(
             result_cls=FetchedVideo,
             progress=progress,
             still_valid=lambda fetched: workspace.storage.exists(fetched.key),
+            retried_reasons=fetch.PASSING_REASONS,
             workers=CONNECTIONS,
         )
 

@@ -13,7 +13,7 @@ import numpy as np
 from longvila.curation import measure
 from longvila.curation.colours import COLOURS
 from longvila.curation.measure import Span
-from longvila.curation.scan import Measures
+from longvila.curation.sampling import Measures
 from longvila.records import Caption, Clip, Shot, content_id
 
 VERSION = 1

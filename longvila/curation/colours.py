@@ -16,6 +16,7 @@ COLOURS = (
 _BITS = 5  # per channel of the table: 32,768 entries
 _BLACK_VALUE = 0.16
 _GREY_SATURATION = 0.14
+_WARM_GREY_SATURATION = 0.22  # cream and pale skin are called white, not orange
 _WHITE_VALUE = 0.82
 # The upper end of each hue, in degrees; what follows the last is red again.
 _HUE_ENDS = (14.0, 42.0, 68.0, 165.0, 255.0, 300.0, 345.0)
@@ -57,7 +58,7 @@ def _name_of(red: np.ndarray, green: np.ndarray, blue: np.ndarray) -> np.ndarray
     is_warm = (hue < 48.0) | (hue >= 345.0)
     names[is_warm & (value < 0.62) & (hue >= 8.0) & (hue < 48.0)] = COLOURS.index("brown")
     names[((hue < 14.0) | (hue >= 345.0)) & (saturation < 0.5) & (value > 0.75)] = COLOURS.index("pink")
-    is_pale = saturation < _GREY_SATURATION
+    is_pale = saturation < np.where(is_warm, _WARM_GREY_SATURATION, _GREY_SATURATION)
     names[is_pale] = COLOURS.index("grey")
     names[is_pale & (value > _WHITE_VALUE)] = COLOURS.index("white")
     names[value < _BLACK_VALUE] = COLOURS.index("black")

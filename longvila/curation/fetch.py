@@ -21,6 +21,7 @@ from longvila.storage.files import os_errors
 logger = logging.getLogger(__name__)
 
 VERSION = 1
+PASSING_REASONS = frozenset({"unreachable", "too-slow"})  # a later run may fare better
 _SUFFIXES = frozenset(
     [
         ".mp4",

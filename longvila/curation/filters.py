@@ -15,6 +15,7 @@ from longvila.records import Question, Record, Rejection, Split
 VERSION = 1
 STEP = "filter-questions"
 _MIN_PER_ANSWER = 3
+_MIN_PER_TEXT = 12  # training questions
 _SLACK_S = 1e-6
 
 
@@ -103,8 +104,8 @@ def _doubled(question: Question, seen: set[tuple[str, str, float, float]]) -> tu
 def _balance(questions: Sequence[Question], split: Split) -> tuple[list[Question], list[Rejection]]:
     """Leave out some of the common answers to each question text of one split; the others pass.
 
-    An answer is kept at most as often as the middle one of that text's answers. Answers too rare to be
-    learned are left out, and held-out answers that training never gives.
+    An answer is kept at most as often as the middle one of that text's answers. Texts and answers too rare
+    to be learned are left out, and held-out answers that training never gives.
     """
     counts = _counts(q for q in questions if q.split == split)
     trained = _counts(q for q in questions if q.split == "train")
@@ -115,6 +116,9 @@ def _balance(questions: Sequence[Question], split: Split) -> tuple[list[Question
         }
         ranked = sorted(common.values(), reverse=True)
         cap = ranked[len(ranked) // 2] if len(ranked) > 1 else 0
+        learned = trained[text].total() if split == "heldout" else sum(min(n, cap) for n in ranked)
+        if learned < _MIN_PER_TEXT:
+            continue
         limits |= {(text, answer): min(number, cap) for answer, number in common.items()}
     taken: Counter[tuple[str, str]] = Counter()
     keep: set[str] = set()
@@ -125,7 +129,7 @@ def _balance(questions: Sequence[Question], split: Split) -> tuple[list[Question
             keep.add(question.question_id)
     kept = [q for q in questions if q.split != split or q.question_id in keep]
     out = [
-        _rejection(q, "balance", f"enough questions {q.question!r} are answered {q.answer!r}")
+        _rejection(q, "balance", f"too many or too few questions {q.question!r} are answered {q.answer!r}")
         for q in questions
         if q.split == split and q.question_id not in keep
     ]

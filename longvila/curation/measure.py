@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 
 from longvila.curation.colours import COLOURS
-from longvila.curation.scan import GRID, SAMPLES_PER_S, Measures
+from longvila.curation.sampling import GRID, SAMPLES_PER_S, Measures
 
 BRIGHTNESS = ("dark", "medium", "bright")
 CHANGE = ("darker", "same", "brighter")

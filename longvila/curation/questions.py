@@ -13,7 +13,7 @@ from longvila.config.data import QuestionConfig
 from longvila.curation import measure
 from longvila.curation.colours import COLOURS
 from longvila.curation.measure import Span
-from longvila.curation.scan import Measures
+from longvila.curation.sampling import Measures
 from longvila.errors import ConfigError
 from longvila.records import Caption, Evidence, Question, Shot, VideoRecord, content_id
 

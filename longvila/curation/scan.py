@@ -1,7 +1,7 @@
 """One decode pass over a video that feeds everything: shots, hashes, measures and the frames for training.
 
 Decoding is four fifths of the cost of finding shots, so it is done once.
-F frames, S samples at ``SAMPLES_PER_S``, 9 cells of a 3 × 3 grid row by row, C colour names, H × W pixels.
+N frames of a strip, H × W pixels.
 """
 
 from __future__ import annotations
@@ -11,13 +11,10 @@ import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-import cv2
-import imagehash
 import numpy as np
-from PIL import Image
 
 from longvila.config.data import FramesConfig, ShotConfig
-from longvila.curation.colours import COLOURS, colour_map
+from longvila.curation.sampling import SAMPLES_PER_S, Measures, Sampler
 from longvila.curation.shots import Cut, ShotFinder, make_shots
 from longvila.errors import InputError
 from longvila.media.decode import decode_all, sample_times, to_picture
@@ -27,11 +24,8 @@ from longvila.records import Record, Shot, Split, VideoRecord, content_id
 from longvila.storage import Workspace
 
 VERSION = 1
-SAMPLES_PER_S = 4.0
 THUMBS_PER_S = 1.0
-GRID = 3
 _LONG_SIDE = 160  # of the picture in which shots and motion are looked for
-_MEASURED = (36, 64)  # height and width in which colours are counted
 _THUMB_HEIGHT = 90
 _THUMB_QUALITY = 80
 
@@ -49,26 +43,6 @@ class Scan(Record):
     frames_size: int
     duration_s: float
     shots: tuple[Shot, ...]
-
-
-@dataclass(frozen=True)
-class Measures:
-    """What was measured at each of S sample times."""
-
-    times_s: np.ndarray  # float64 [S]
-    luma: np.ndarray  # float32 [S, 9], mean luma of each cell, 0 to 1
-    colours: np.ndarray  # float32 [S, 9, C], share of each cell's pixels
-    contrast: np.ndarray  # float32 [S], standard deviation of the luma
-    detail: np.ndarray  # float32 [S], mean luma step between neighbouring pixels
-    hashes: np.ndarray  # uint64 [S], perceptual hash
-    motion: np.ndarray  # float32 [S], mean luma difference to the sample before
-    shift: np.ndarray  # float32 [S, 2], how far the picture moved right and down, in picture widths
-    shift_trust: np.ndarray  # float32 [S], 0 to 1: how much of the picture moved so
-
-    def between(self, start_s: float, stop_s: float) -> slice:
-        """Return the slice of samples in ``[start_s, stop_s)``."""
-        start, stop = np.searchsorted(self.times_s, [start_s - 1e-9, stop_s - 1e-9])
-        return slice(int(start), int(stop))
 
 
 @dataclass(frozen=True)
@@ -203,69 +177,3 @@ class _Strip:
     def strip(self) -> FrameStrip:
         offsets = np.concatenate([[0], np.cumsum([len(jpeg) for jpeg in self._jpegs])]).astype(np.int64)
         return FrameStrip(FrameBlob(b"".join(self._jpegs), offsets), self.times_s)
-
-
-class Sampler:
-    """Measures one picture after another."""
-
-    def __init__(self) -> None:
-        self._rows: list[tuple[np.ndarray | float | int, ...]] = []
-        self._last: np.ndarray | None = None
-        self._window: np.ndarray | None = None
-
-    def add(self, picture_HW3: np.ndarray, grey_HW: np.ndarray) -> None:
-        height, width = _MEASURED
-        bgr_HW3 = cv2.resize(picture_HW3, (width, height), interpolation=cv2.INTER_AREA)
-        luma_HW = cv2.cvtColor(bgr_HW3, cv2.COLOR_BGR2GRAY).astype(np.float32) / 255.0
-        names_HW = colour_map(bgr_HW3[..., ::-1])
-        grey = grey_HW.astype(np.float32) / 255.0
-        detail = float(np.abs(np.diff(grey, axis=1)).mean() + np.abs(np.diff(grey, axis=0)).mean()) / 2
-        motion, shift, trust = self._compare(grey)
-        code = imagehash.phash(Image.fromarray(grey_HW)).hash
-        self._rows.append(
-            (
-                np.array([cell.mean() for cell in _cells(luma_HW)], dtype=np.float32),
-                np.stack([_shares(cell) for cell in _cells(names_HW)]),
-                float(luma_HW.std()),
-                detail,
-                int.from_bytes(np.packbits(code.ravel()).tobytes(), "big"),
-                motion,
-                shift,
-                trust,
-            )
-        )
-        self._last = grey
-
-    def measures(self, times_s: np.ndarray) -> Measures:
-        kinds = (
-            np.float32,
-            np.float32,
-            np.float32,
-            np.float32,
-            np.uint64,
-            np.float32,
-            np.float32,
-            np.float32,
-        )
-        columns = [np.array([row[i] for row in self._rows], dtype=kind) for i, kind in enumerate(kinds)]
-        return Measures(times_s, *columns)
-
-    def _compare(self, grey: np.ndarray) -> tuple[float, np.ndarray, float]:
-        """Return motion, shift (right, down) and its trust against the sample before."""
-        if self._last is None:
-            return 0.0, np.zeros(2, dtype=np.float32), 0.0
-        if self._window is None:
-            self._window = cv2.createHanningWindow(grey.shape[::-1], cv2.CV_32F)
-        # It multiplies its inputs by the window in place.
-        (right, down), trust = cv2.phaseCorrelate(self._last.copy(), grey.copy(), self._window)
-        shift = np.array([right / grey.shape[1], down / grey.shape[1]], dtype=np.float32)
-        return float(np.abs(grey - self._last).mean()), shift, float(trust)
-
-
-def _cells(picture_HW: np.ndarray) -> list[np.ndarray]:
-    """Cut a picture into the nine cells, row by row."""
-    return [cell for row in np.array_split(picture_HW, GRID) for cell in np.array_split(row, GRID, axis=1)]
-
-
-def _shares(names: np.ndarray) -> np.ndarray:
-    return (np.bincount(names.ravel(), minlength=len(COLOURS)) / names.size).astype(np.float32)

@@ -39,7 +39,7 @@ def needle_heat_map(
     depths = sorted({cell.depth for cell in result.cells if cell.depth is not None})
     accuracy = {(cell.frames, cell.depth): cell.generated.value for cell in result.cells}
     grid = np.array([[accuracy.get((n, depth), math.nan) for n in frames] for depth in depths])
-    figure, axes = _figure(1.3 + 0.62 * len(frames), 1.2 + 0.42 * len(depths))
+    figure, axes = _figure(max(4.4, 1.3 + 0.62 * len(frames)), 1.2 + 0.42 * len(depths))
     colours = LinearSegmentedColormap.from_list("needle", NEEDLE_COLOURS)
     axes.pcolormesh(grid, cmap=colours, vmin=0, vmax=1, edgecolors="white", linewidth=1.5)
     _write_cells(axes, grid)
@@ -56,7 +56,7 @@ def needle_heat_map(
 def frames_curve(
     results: Sequence[tuple[str, FramesCurveResult]], *, title: str = "", fmt: Format = "png"
 ) -> bytes:
-    """Draw accuracy against sampled frames with Wilson intervals; the last one's prediction is dashed."""
+    """Draw accuracy against sampled frames with Wilson intervals; the prediction for the last is dashed."""
     if not results:
         raise InputError("no frames curve to draw. Give at least one (name, result)")
     figure, axes = _figure(5.6, 3.4)

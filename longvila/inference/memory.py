@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import psutil
 import torch
 
 from longvila.errors import InputError, MachineError
@@ -51,6 +50,8 @@ def available_bytes(device: torch.device) -> int:
     """Return the memory that is free on a device, or on this machine for the CPU."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
+    import psutil  # the models run without it; only this question needs it
+
     return int(psutil.virtual_memory().available)
 
 

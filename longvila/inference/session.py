@@ -25,7 +25,7 @@ from longvila.inference.features import encode_frames
 from longvila.inference.generate import Generated, generate
 from longvila.inference.memory import check_fits
 from longvila.inference.prefill import prefill
-from longvila.inference.watching import Shown, watch
+from longvila.inference.watching import look, watch
 from longvila.model.checkpoint import load_checkpoint
 from longvila.model.module import LongVila
 from longvila.parallel import register_attention
@@ -88,17 +88,17 @@ class LongVilaSession:
         has at most ``max_new_tokens`` (64, or a quarter of a very short context). Raises InputError for what
         is no video, an empty span, or more frames than the model can take.
         """
-        path, frames = Path(video), self.default_frames if frames is None else frames
-        stat = path.stat() if path.is_file() else None
-        file = (str(path.resolve()), stat.st_mtime_ns, stat.st_size) if stat else ()
-        key = (*file, frames, fps, start_s, stop_s)
+        frames = self.default_frames if frames is None else frames
         clock = [time.perf_counter()]
+        looked = look(Path(video), frames=frames, fps=fps, start_s=start_s, stop_s=stop_s)
+        prompt = self._encode(question, len(looked.times_s), max_new_tokens)
+        stat = looked.video.stat()
+        key = (str(looked.video.resolve()), stat.st_mtime_ns, stat.st_size, looked.times_s)
         if self._video is None or self._video.key != key:
-            size = self.model.image_size
-            shown = watch(path, frames=frames, fps=fps, start_s=start_s, stop_s=stop_s, size=size)
+            frames_FHW3 = watch(looked, size=self.model.image_size)
             clock.append(time.perf_counter())
-            self._hold(key, shown)
-        return self._answer(question, self._room(max_new_tokens), clock)
+            self._hold(key, looked.times_s, frames_FHW3)
+        return self._answer(question, prompt, max_new_tokens, clock)
 
     def ask_frames(
         self,
@@ -111,11 +111,12 @@ class LongVilaSession:
         """Answer a question about frames (uint8 RGB, of the model's size) that are decoded already."""
         clock = [time.perf_counter()]
         times = tuple(times_s) if times_s is not None else tuple(float(i) for i in range(len(frames_FHW3)))
+        prompt = self._encode(question, len(times), max_new_tokens)
         key = ("frames", frames_FHW3.shape, frames_FHW3.tobytes(), times)
         if self._video is None or self._video.key != key:
             clock.append(time.perf_counter())
-            self._hold(key, Shown(times, frames_FHW3))
-        return self._answer(question, self._room(max_new_tokens), clock)
+            self._hold(key, times, frames_FHW3)
+        return self._answer(question, prompt, max_new_tokens, clock)
 
     def _room(self, max_new_tokens: int | None) -> int:
         """Tokens that are kept free for the answer."""
@@ -123,18 +124,19 @@ class LongVilaSession:
             return max_new_tokens
         return min(DEFAULT_NEW_TOKENS, int(self.model.llm.config.max_position_embeddings) // 4)
 
-    def _hold(self, key: tuple[Any, ...], shown: Shown) -> None:
+    def _hold(self, key: tuple[Any, ...], times_s: tuple[float, ...], frames_FHW3: np.ndarray) -> None:
         """Encode a video's frames and forget the one before."""
-        features = encode_frames(self.model, shown.frames, frames_at_once=FRAMES_AT_ONCE)
-        self._video = _Video(key, shown.times_s, features)
+        features = encode_frames(self.model, frames_FHW3, frames_at_once=FRAMES_AT_ONCE)
+        self._video = _Video(key, times_s, features)
         self._cache = KvCache()
         self._read_ids = self._read_ids[:0]
 
-    def _answer(self, question: str, max_new_tokens: int, clock: list[float]) -> Answer:
+    def _answer(
+        self, question: str, prompt: Encoded, max_new_tokens: int | None, clock: list[float]
+    ) -> Answer:
         """Answer about the video that is held. ``clock``: when the call began, and when decoding was done."""
         video = self._video
         assert video is not None
-        prompt = self._encode(question, len(video.times_s), max_new_tokens)
         reused = common_prefix(self._read_ids, prompt.input_ids[:-1])
         self._cache.roll_back(reused)
         self._read_ids = prompt.input_ids[:reused]
@@ -144,7 +146,11 @@ class LongVilaSession:
             self._read_ids = prompt.input_ids
             clock.append(time.perf_counter())
             said = generate(
-                self.model, last_D, self._cache, end_ids=self._end_ids(), max_new_tokens=max_new_tokens
+                self.model,
+                last_D,
+                self._cache,
+                end_ids=self._end_ids(),
+                max_new_tokens=self._room(max_new_tokens),
             )
         clock.append(time.perf_counter())
         return self._report(question, video, prompt, reused, said, clock)
@@ -182,7 +188,7 @@ class LongVilaSession:
             notes=notes,
         )
 
-    def _encode(self, question: str, num_frames: int, max_new_tokens: int) -> Encoded:
+    def _encode(self, question: str, num_frames: int, max_new_tokens: int | None) -> Encoded:
         """Encode the prompt; raise before any work when it cannot be asked or does not fit."""
         mark = f"{FRAMES_MARK} " if num_frames else ""
         try:
@@ -197,7 +203,7 @@ class LongVilaSession:
             raise InputError(f"this question cannot be asked: {error.detail}") from error
         check_fits(
             self.model,
-            num_tokens=prompt.num_tokens + max_new_tokens,
+            num_tokens=prompt.num_tokens + self._room(max_new_tokens),
             num_frames=num_frames,
             tokens_per_frame=self.model.tokens_per_frame + len(self._separator),
         )

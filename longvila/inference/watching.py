@@ -2,41 +2,52 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from longvila.errors import InputError, ItemError
 
+if TYPE_CHECKING:
+    from longvila.media import Probe
+
 # F frames, H × W pixels.
 
 
-class Shown(NamedTuple):
-    """Frames uint8 [F, H, W, 3] and where in the video they are, in seconds."""
+class Looked(NamedTuple):
+    """Which frames of a video are to be shown, before any is decoded."""
 
+    video: Path
+    facts: Probe
     times_s: tuple[float, ...]
-    frames: np.ndarray
 
 
-def watch(video: Path, *, frames: int, fps: float, start_s: float, stop_s: float | None, size: int) -> Shown:
-    """Decode at most ``frames`` frames of ``[start_s, stop_s)``, and no more than ``fps`` per second.
+def look(video: Path, *, frames: int, fps: float, start_s: float, stop_s: float | None) -> Looked:
+    """Choose at most ``frames`` frames of ``[start_s, stop_s)``, and no more than ``fps`` per second.
 
     Raises InputError for a file that is no video and for a span that is empty or outside of it.
     """
-    from longvila.media import decode_frames, probe  # whoever has frames already needs no decoder
+    from longvila.media import probe  # whoever has frames already needs no decoder
 
     if frames < 1 or fps <= 0:
         raise InputError(f"frames={frames}, fps={fps}: ask with at least 1 frame, and fps above 0")
     if not video.is_file():
         raise InputError(f"there is no video {video}. Name an existing file")
-    try:
+    with _watchable(video):
         facts = probe(video)
-        stop = facts.duration_s if stop_s is None else min(stop_s, facts.duration_s)
-        times = spread_times(start_s, stop, frames=frames, fps=fps)
-        return Shown(times, decode_frames(video, times, size=size, facts=facts))
-    except ItemError as error:
-        raise InputError(f"{video} cannot be watched: {error.detail} Try it in a video player.") from error
+    stop = facts.duration_s if stop_s is None else min(stop_s, facts.duration_s)
+    return Looked(video, facts, spread_times(start_s, stop, frames=frames, fps=fps))
+
+
+def watch(looked: Looked, *, size: int) -> np.ndarray:
+    """Decode the chosen frames to uint8 [F, H, W, 3], ``size`` pixels per side. Raises InputError."""
+    from longvila.media import decode_frames
+
+    with _watchable(looked.video):
+        return decode_frames(looked.video, looked.times_s, size=size, facts=looked.facts)
 
 
 def spread_times(start_s: float, stop_s: float, *, frames: int, fps: float) -> tuple[float, ...]:
@@ -49,3 +60,12 @@ def spread_times(start_s: float, stop_s: float, *, frames: int, fps: float) -> t
         )
     count = max(1, min(frames, int(length * fps)))
     return tuple(start_s + (i + 0.5) * length / count for i in range(count))
+
+
+@contextmanager
+def _watchable(video: Path) -> Iterator[None]:
+    """A bad file is one of many when a data set is built; here it is what the user asked about."""
+    try:
+        yield
+    except ItemError as error:
+        raise InputError(f"{video} cannot be watched: {error.detail} Try it in a video player.") from error

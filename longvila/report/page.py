@@ -87,12 +87,24 @@ def _loss_plot(data: ReportData) -> Picture | None:
 
 
 def _curve_plot(data: ReportData) -> Picture | None:
-    curves = [(item.title, item.result.frames_curve) for item in data.evaluations if item.result.frames_curve]
+    curves = [(item.title, item.result.frames_curve) for item in _compared(data) if item.result.frames_curve]
     if not curves:
         return None
     return Picture(
         data=plots.frames_curve(curves), alt="accuracy against sampled frames, with the prediction"
     )
+
+
+def _compared(data: ReportData) -> list[Evaluated]:
+    """Before, the controls, after: few enough to tell the lines apart, and the final model last.
+
+    All evaluations where before and after are not named.
+    """
+    before, after = data.evaluation(data.before), data.evaluation(data.after)
+    if before is None or after is None:
+        return list(data.evaluations)
+    controls = [item for item in data.evaluations if item.role == "control" and item not in (before, after)]
+    return [before, *controls, after]
 
 
 def _qa_plot(after: Evaluated | None) -> Picture | None:

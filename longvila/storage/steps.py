@@ -7,7 +7,7 @@ does not know. A changed setting, version or input has another hash, so only wha
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
@@ -47,6 +47,7 @@ def run_step(
     result_cls: type[ResultT],
     progress: Callable[[int, int], None] | None = None,
     still_valid: Callable[[ResultT], bool] | None = None,
+    retried_reasons: Collection[str] = (),
     workers: int = 1,
 ) -> StepResult[ResultT]:
     """Run ``process`` on each item that has no result yet and write ``manifests/{name}/{key}.parquet``.
@@ -54,13 +55,14 @@ def run_step(
     ``process`` returns one result, several, or a ``Rejection``; an ``ItemError`` that it raises becomes a
     rejection, and so does an empty list. Other errors end the step; what is done stays done. ``still_valid``
     says of an earlier result whether the files it names are still there; where they are not, the item is
-    processed again. ``workers`` threads share the items; results keep the items' order.
+    processed again, and so is one that was rejected for one of ``retried_reasons``, which may pass with time.
+    ``workers`` threads share the items; results keep the items' order.
     ``progress`` gets (done, all).
     """
     settings_json = _as_json(settings)
     item_keys = [content_id(item.model_dump(mode="json")) for item in items]
     key = content_id(name, version, settings_json, item_keys)
-    earlier = _read_output(workspace, name, key, result_cls, still_valid)
+    earlier = _read_output(workspace, name, key, result_cls, still_valid, retried_reasons)
     if earlier is not None:
         if progress:
             progress(len(items), len(items))
@@ -71,9 +73,10 @@ def run_step(
     outcomes: dict[str, tuple[list[ResultT], Rejection | None]] = {}
     for item_key in item_keys:
         if item_key in known:
-            outcome = _parse(known[item_key], result_cls)
-            if still_valid is None or all(still_valid(result) for result in outcome[0]):
-                outcomes[item_key] = outcome
+            results, rejection = _parse(known[item_key], result_cls)
+            passing = rejection is not None and rejection.reason in retried_reasons
+            if not passing and (still_valid is None or all(still_valid(result) for result in results)):
+                outcomes[item_key] = results, rejection
     missing = {key: item for key, item in zip(item_keys, items, strict=True) if key not in outcomes}
     num_done = len(items) - len(missing)
     if progress:
@@ -175,6 +178,7 @@ def _read_output(
     key: str,
     result_cls: type[ResultT],
     still_valid: Callable[[ResultT], bool] | None,
+    retried_reasons: Collection[str] = (),
 ) -> StepResult[ResultT] | None:
     manifest_key, rejections_key = _keys(name, key)
     storage = workspace.storage
@@ -184,6 +188,8 @@ def _read_output(
     if still_valid is not None and not all(still_valid(result) for result in results):
         return None
     rejections = read_manifest(storage, rejections_key, Rejection)
+    if any(rejection.reason in retried_reasons for rejection in rejections):
+        return None
     return StepResult(results, rejections, manifest_key, key, reused=True)
 
 

@@ -51,7 +51,7 @@ class CheckpointMeta(RunFile):
 
 def save(root: Path, engine: Engine, meta: CheckpointMeta, *, world: World, keep: int) -> Path:
     """Write a checkpoint of this step (collective); returns its folder."""
-    final = root / f"step-{meta.position.step:06d}"
+    final = _folder(root, meta.position.step)
     beside = root / f"{final.name}.tmp"
     if world.is_first:
         shutil.rmtree(beside, ignore_errors=True)
@@ -72,14 +72,25 @@ def save(root: Path, engine: Engine, meta: CheckpointMeta, *, world: World, keep
     return final
 
 
-def newest(root: Path) -> tuple[Path, CheckpointMeta] | None:
-    """Return the newest whole checkpoint; a damaged one is passed over for the one before."""
+def newest_step(root: Path) -> int | None:
+    """Return the step of the newest whole checkpoint; a damaged one is passed over for the one before."""
     for folder in sorted(root.glob("step-*[0-9]"), reverse=True):
         meta = read_model(folder / _META, CheckpointMeta)
         if meta is not None and all(_size(folder / name) == size for name, size in meta.files.items()):
-            return folder, meta
+            return meta.position.step
         logger.warning("%s is damaged and is passed over", folder)
     return None
+
+
+def open_step(root: Path, step: int) -> tuple[Path, CheckpointMeta]:
+    """Return the folder of one step's checkpoint and what it is."""
+    folder = _folder(root, step)
+    meta = read_model(folder / _META, CheckpointMeta)
+    if meta is None:
+        raise InputError(
+            f"{folder / _META} cannot be read here. All nodes must see the same run folder: check its mount"
+        )
+    return folder, meta
 
 
 def load(
@@ -111,6 +122,10 @@ def load(
         ) from None
     _set_random_state(state)
     return meta.position
+
+
+def _folder(root: Path, step: int) -> Path:
+    return root / f"step-{step:06d}"
 
 
 def _random_file(rank: int) -> str:

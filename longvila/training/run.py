@@ -50,13 +50,15 @@ def run(spec: RunSpec) -> Status:
 
 
 def resume(built: Built) -> RunPosition:
-    """Put back the newest checkpoint of this run, if there is one (collective)."""
-    trainer = built.trainer
-    found = checkpoint.newest(trainer.paths.checkpoints)
-    if found is None:
+    """Put back the newest whole checkpoint of this run, if there is one (collective). Rank 0 says which."""
+    trainer, world = built.trainer, built.trainer.world
+    root = trainer.paths.checkpoints
+    newest = checkpoint.newest_step(root) if world.is_first else None
+    step = world.max(-1 if newest is None else newest)
+    if step < 0:
         return RunPosition(step=0)
-    folder, meta = found
-    position = checkpoint.load(folder, meta, trainer.engine, expected=trainer.meta, rank=trainer.world.rank)
+    folder, meta = checkpoint.open_step(root, step)
+    position = checkpoint.load(folder, meta, trainer.engine, expected=trainer.meta, rank=world.rank)
     if meta.data is not None:
         trainer.loader.check_state(meta.data)
     trainer.loader.consumed_steps = position.step

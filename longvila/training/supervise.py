@@ -1,5 +1,4 @@
-"""Runs one stage to its end: starts its trainer or joins the one that lives, watches it, and goes on after
-failures.
+"""Runs one stage to its end: starts its trainer or joins the one that lives, watches it, resumes it.
 
 The trainer is detached: a supervisor that dies takes nothing with it, and the next one finds the trainer by
 its launch record. One supervisor at a time holds a run folder.
@@ -9,31 +8,24 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from longvila.errors import (
-    ConfigError,
-    MachineError,
-    Stopped,
-    TrainingFailed,
-    TrainingInterrupted,
-    TransientError,
-)
+from longvila.errors import ConfigError, MachineError, Stopped, TransientError
 from longvila.training import launch
 from longvila.training.classify import Failure, classify, read_errors
 from longvila.training.launch import LaunchRecord, local
+from longvila.training.retries import RetryBudget, describe_end, error_of, newest_step
 from longvila.training.runfiles import Outcome, Progress, StageOutcome, read_model, write_model
 from longvila.training.spec import RunPaths, RunSpec, fingerprint, read_spec
 
 logger = logging.getLogger(__name__)
 
 STOP_GRACE_S = 60.0
-_TAIL_LINES = 25
-_UNPRODUCTIVE_PREEMPTIONS = 3
 _OTHER_PHASES_S = 1800.0
 _DUMP_S = 1.0
 
@@ -51,12 +43,13 @@ def run_stage(
 ) -> StageOutcome:
     """Bring a stage to its end and return where its export lies.
 
-    A run folder that is complete with the same fingerprint answers at once and starts nothing. A trainer
-    that lives is joined. Failures that a retry can mend are resumed from the last checkpoint,
+    A run folder that is complete with the same fingerprint answers at once and starts nothing. A trainer that
+    lives is joined. Failures that a retry can mend are resumed from the last checkpoint,
     ``stage.max_retries`` times without a new checkpoint in between.
 
-    ``should_stop`` is asked at every poll; on yes the trainer saves and ends, for at most ``stop_grace_s``.
-    After that it is left to finish its saving by itself, and the next call joins it.
+    ``on_progress`` is called when step or phase changed. ``should_stop`` is asked at every poll; on yes the
+    trainer saves and ends. After ``stop_grace_s`` it is left to finish its saving by itself, and the next
+    call waits for that and goes on.
 
     Raises ``Stopped``, ``TrainingInterrupted`` (no retries left; run it again), ``TrainingFailed`` or
     ``ConfigError`` (no retry would help), ``TransientError`` when another supervisor holds the folder.
@@ -68,7 +61,7 @@ def run_stage(
         _check_same_run(spec, mark)
         done = _completed(spec, mark)
         if done is not None:
-            return done
+            return _stage_outcome(spec, done, reused=True, attempts=0)
         write_model(paths.spec, spec)
         watch = _Watch(spec, mark, on_progress, should_stop or _never, poll_s, stop_grace_s)
         return watch.to_the_end()
@@ -85,46 +78,53 @@ class _Watch:
     poll_s: float
     stop_grace_s: float
     attempts: int = 0
-    failures: int = 0
-    best_step: int = -1
     last_shown: tuple[int, str] | None = field(default=None)
 
     def to_the_end(self) -> StageOutcome:
-        paths = self.spec.paths
-        record = self._join_or_start()
+        paths, budget = self.spec.paths, RetryBudget(self.spec.stage.max_retries)
+        record = self._join() or self._start()
         while True:
             hung = self._wait(record)
-            done = _completed(self.spec, self.mark, attempts=self.attempts)
+            done = _completed(self.spec, self.mark)
             if done is not None:
                 self._show()
-                return done
-            if paths.stop.exists():
-                raise Stopped(
-                    self._block("stopped on request", record, "Run it again to go on from the checkpoint")
-                )
+                return _stage_outcome(self.spec, done, reused=False, attempts=self.attempts)
             failure = self._failure(record, hung=hung)
-            self._count(failure, record)
-            launch.stop(paths, grace_s=0.0)
-            record = self._start(record.attempt + 1)
+            if paths.stop.exists():
+                raise (
+                    self._stopped(record)
+                    if failure.kind == "preempted"
+                    else error_of(failure, self.spec, record)
+                )
+            if not budget.spend(failure, checkpoint_step=newest_step(paths)):
+                raise error_of(failure, self.spec, record)
+            logger.warning("%s: %s: %s; resuming", self.spec.name, failure.kind, failure.message)
+            local.kill(paths)
+            record = self._start()
 
-    def _join_or_start(self) -> LaunchRecord:
-        paths = self.spec.paths
+    def _join(self) -> LaunchRecord | None:
+        """The trainer of this run that lives and was not asked to end; waits for one that is about to end."""
+        paths, name = self.spec.paths, self.spec.name
+        _check_not_elsewhere(self.spec)
         record = launch.attach(paths)
-        if record is not None:
-            logger.info("joined the trainer of %s that runs as process %s", self.spec.name, record.pid)
+        if record is not None and not paths.stop.exists():
+            logger.info("joined the trainer of %s that runs as process %s", name, record.pid)
             return record
+        if record is not None:
+            logger.info("the trainer of %s was asked to stop; waiting for its checkpoint", name)
+            self._wait(record)
         if launch.living(paths):
-            logger.warning("ranks of %s outlived their launcher; letting them save and end", self.spec.name)
+            logger.warning("ranks of %s outlived their launcher; letting them save and end", name)
             launch.stop(paths, grace_s=self.stop_grace_s)
-        earlier = read_model(paths.launch, LaunchRecord)
-        return self._start(earlier.attempt + 1 if earlier else 1)
+        return None
 
-    def _start(self, attempt: int) -> LaunchRecord:
+    def _start(self) -> LaunchRecord:
         paths = self.spec.paths
+        earlier = read_model(paths.launch, LaunchRecord)
         for stale in (paths.stop, paths.outcome, paths.progress):
             stale.unlink(missing_ok=True)
         self.attempts += 1
-        return launch.submit(self.spec, fingerprint=self.mark, attempt=attempt)
+        return launch.submit(self.spec, fingerprint=self.mark, attempt=earlier.attempt + 1 if earlier else 1)
 
     def _wait(self, record: LaunchRecord) -> bool:
         """Wait for the trainer's end; true when it had to be ended because it hung."""
@@ -161,17 +161,18 @@ class _Watch:
         local.kill(self.spec.paths)
 
     def _stop(self, record: LaunchRecord) -> None:
+        """Ask for a checkpoint and wait for the end, for as long as the grace allows."""
         local.request_stop(self.spec.paths)
         deadline = time.monotonic() + self.stop_grace_s
         while launch.poll(record).alive:
             if time.monotonic() > deadline:
-                raise Stopped(
-                    self._block(
-                        "asked to stop and still saving", record, "It ends by itself; run it again to go on"
-                    )
-                )
+                raise self._stopped(record, "asked to stop and still saving; it ends by itself")
             self._show()
             time.sleep(min(self.poll_s, 0.2))
+
+    def _stopped(self, record: LaunchRecord, what: str = "stopped on request") -> Stopped:
+        mend = "Run it again to go on from the checkpoint"
+        return Stopped(describe_end(what, self.spec, record, mend=mend))
 
     def _show(self) -> Progress | None:
         progress = read_model(self.spec.paths.progress, Progress)
@@ -190,57 +191,25 @@ class _Watch:
             hung=hung,
         )
 
-    def _count(self, failure: Failure, record: LaunchRecord) -> None:
-        """Raise unless this failure may be followed by another attempt."""
-        if failure.kind == "config":
-            raise ConfigError(self._block(failure.message, record, failure.mend))
-        if not failure.retryable:
-            raise TrainingFailed(self._block(f"{failure.kind}: {failure.message}", record, failure.mend))
-        step = newest_step(self.spec.paths)
-        if step > self.best_step:
-            self.best_step, self.failures = step, 0
-        self.failures += 1
-        allowed = self.spec.stage.max_retries
-        if failure.kind == "preempted":  # nobody's fault, as long as it gets on in between
-            allowed = max(allowed, _UNPRODUCTIVE_PREEMPTIONS)
-        if self.failures > allowed:
-            what = f"{failure.kind}: {failure.message} ({self.failures} times without a new checkpoint)"
-            raise TrainingInterrupted(self._block(what, record, failure.mend))
-        logger.warning("%s: %s: %s; resuming", self.spec.name, failure.kind, failure.message)
 
-    def _block(self, what: str, record: LaunchRecord, mend: str) -> str:
-        """The end of a run for people: what, where, the last lines of the log, and the mend."""
-        lines = launch.tail(record)[0].rstrip().splitlines()[-_TAIL_LINES:]
-        progress = read_model(self.spec.paths.progress, Progress)
-        at = f"step {progress.step} of {progress.total_steps}" if progress else "no step yet"
-        shown = "\n".join(f"    {line}" for line in lines) or "    (nothing was logged)"
-        return (
-            f"stage {self.spec.name} in {self.spec.run_dir}, {at}: {what}\n"
-            f"  the end of {record.log}:\n{shown}\n  {mend}."
-        )
-
-
-def newest_step(paths: RunPaths) -> int:
-    """The step of the newest checkpoint, −1 without any. Looks at names only, so that torch is not loaded."""
-    return max((int(p.name.removeprefix("step-")) for p in paths.checkpoints.glob("step-*[0-9]")), default=-1)
-
-
-def _completed(spec: RunSpec, mark: str, *, attempts: int = 0) -> StageOutcome | None:
+def _completed(spec: RunSpec, mark: str) -> Outcome | None:
     outcome = read_model(spec.paths.outcome, Outcome)
     if outcome is None or outcome.status != "complete" or outcome.fingerprint != mark:
         return None
-    if not (spec.paths.export / "config.json").is_file():
-        return None
+    return outcome if (spec.paths.export / "config.json").is_file() else None
+
+
+def _stage_outcome(spec: RunSpec, outcome: Outcome, *, reused: bool, attempts: int) -> StageOutcome:
     return StageOutcome(
         stage=spec.stage.name,
         run_dir=spec.run_dir,
         export_dir=str(spec.paths.export),
-        fingerprint=mark,
+        fingerprint=outcome.fingerprint,
         step=outcome.step,
         loss=outcome.loss,
         tokens=outcome.tokens,
         train_seconds=outcome.train_seconds,
-        reused=attempts == 0,
+        reused=reused,
         attempts=attempts,
     )
 
@@ -251,18 +220,27 @@ def _check_same_run(spec: RunSpec, mark: str) -> None:
     if record is None or record.fingerprint == mark:
         return
     before = read_spec(spec.paths.spec)
-    changed = sorted(
-        name for name, value in before.stage.model_dump().items() if value != spec.stage.model_dump()[name]
-    )
-    what = (
-        f"changed since: stage.{', stage.'.join(changed)}"
-        if changed
-        else "its weights, data or model changed since"
-    )
+    now = spec.stage.model_dump()
+    changed = sorted(name for name, value in before.stage.model_dump().items() if value != now[name])
+    what = ", ".join(f"stage.{name}" for name in changed) or "its starting weights, data or model"
     raise ConfigError(
-        f"{spec.run_dir} holds a run of {before.name} with other settings ({what}). "
+        f"{spec.run_dir} holds a run of {before.name} with other settings; what changed: {what}. "
         "Use a new run folder, or remove this one"
     )
+
+
+def _check_not_elsewhere(spec: RunSpec) -> None:
+    """Refuse to start a second trainer beside one that another machine runs in the same shared folder."""
+    record = read_model(spec.paths.launch, LaunchRecord)
+    progress = read_model(spec.paths.progress, Progress)
+    if record is None or progress is None or record.host == socket.gethostname():
+        return
+    fresh = time.time() - progress.updated_at < spec.stage.step_timeout_s
+    if fresh and not Path(record.exit_code_file).exists():
+        raise TransientError(
+            f"the trainer of {spec.name} runs on {record.host}. Watch it from there, or write "
+            f"{spec.paths.stop} to have it save and end, and start again"
+        )
 
 
 def _make_folder(paths: RunPaths) -> None:

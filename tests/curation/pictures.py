@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from longvila.curation.scan import SAMPLES_PER_S, Measures, Sampler
+from longvila.curation.sampling import SAMPLES_PER_S, Measures, Sampler
 from longvila.records import Shot, Split, VideoRecord
 
 # RGB of colours well inside their names' regions.

@@ -11,8 +11,11 @@ from longvila.data.shards import SampleWithFrames, write_dataset
 from longvila.data.verify import verify_dataset
 from longvila.media.decode import decode_frames
 from longvila.media.jpeg import unpack_frames
+from longvila.records import Source
+from longvila.storage import Workspace
 from longvila.text.tokenizer import FRAMES_MARK
-from tests.curation.build_once import FRAMES, QUESTIONS, Built
+from tests.curation.build_once import FETCH, FRAMES, QUESTIONS, Built
+from tests.curation.faulty import FaultyServer, answer
 
 
 def reasons(built: Built) -> dict[str, str]:
@@ -161,3 +164,18 @@ def test_report_data(built):
     assert sum(tables["questions, train"].values()) + sum(tables["questions, heldout"].values()) == len(
         built.kept.results
     )
+
+
+def test_what_was_unreachable_is_tried_again(tmp_path):
+    workspace = Workspace.open(tmp_path / "workspace")
+    body = b"anything"
+    config = FETCH.model_copy(update={"attempts": 1})
+    with FaultyServer({"/a.mp4": [answer(503), answer(200, body)], "/b.mp4": [answer(404)]}) as server:
+        sources = [Source(source_id=name, url=f"{server.url}/{name}.mp4") for name in ("a", "b")]
+        first = build.fetch_batch(workspace, sources, config)
+        assert sorted(r.reason for r in first.rejections) == ["gone", "unreachable"]
+        second = build.fetch_batch(workspace, sources, config)
+        third = build.fetch_batch(workspace, sources, config)
+    assert [found.source_id for found in second.results] == ["a"]
+    assert third.reused
+    assert [path for path, _ in server.requests].count("/b.mp4") == 1

@@ -5,7 +5,7 @@ import pytest
 
 from longvila.config.data import DedupConfig
 from longvila.curation.dedup import find_duplicates, nearest_in, pictures, split_leakage
-from longvila.curation.scan import Measures
+from longvila.curation.sampling import Measures
 from longvila.records import Rejection, VideoRecord
 from tests.curation.pictures import grey, measure_pictures, scene, video_record
 

@@ -1,4 +1,5 @@
 from longvila.evaluation.results import LossCurve
+from longvila.evaluation.statistics import paired_difference
 from longvila.report import FunnelStep, RejectionReason
 from longvila.report import verdicts as v
 from tests.report.example import curve, needle, qa, report_data, stage
@@ -57,3 +58,11 @@ def test_a_flat_curve_or_one_off_the_prediction_fails():
 def test_answers_must_beat_the_text_only_model():
     assert v.judge_answers(qa(0.8)).passed is True
     assert v.judge_answers(qa(0.35)).passed is False
+
+
+def test_a_model_that_is_only_silent_without_frames_fails():
+    """It beats its own silence, but not the commonest answer."""
+    good = qa(0.8)
+    nothing = paired_difference([True, False], [False, True], [0, 1])
+    overall = good.overall.model_copy(update={"gain_over_majority": nothing})
+    assert v.judge_answers(good.model_copy(update={"overall": overall})).passed is False

@@ -12,7 +12,7 @@ from longvila.config.stage import LoraConfig, OptimizerConfig
 from longvila.errors import ConfigError, InputError
 from longvila.model import load_checkpoint, rope_theta
 from longvila.training import Outcome, Progress, RunSpec
-from longvila.training.checkpoint import newest
+from longvila.training.checkpoint import newest_step
 from longvila.training.loop import NumericsError
 from longvila.training.run import run
 from longvila.training.runfiles import read_model
@@ -69,9 +69,7 @@ def test_a_damaged_checkpoint_is_passed_over(whole: RunSpec, inputs: Path) -> No
     (spec.paths.checkpoints / "step-000006.tmp").mkdir()
     victim = spec.paths.checkpoints / "step-000004" / "torch_engine.pt"
     victim.write_bytes(victim.read_bytes()[:100])
-    found = newest(spec.paths.checkpoints)
-    assert found is not None
-    assert found[0].name == "step-000002"
+    assert newest_step(spec.paths.checkpoints) == 2
     assert run(spec) == "complete"
     tiny.same_weights(spec.paths.export, whole.paths.export)
 
@@ -114,9 +112,7 @@ def test_a_lora_stage_exports_a_plain_model(inputs: Path) -> None:
 def test_the_torch_engine_keeps_float32_copies_in_bfloat16(inputs: Path) -> None:
     spec = _spec(inputs, "run-bfloat16", dtype="bfloat16", optimizer=OptimizerConfig(learning_rate=1e-5))
     assert run(spec) == "complete"
-    found = newest(spec.paths.checkpoints)
-    assert found is not None
-    state = torch.load(found[0] / "torch_engine.pt", weights_only=True)
+    state = torch.load(spec.paths.checkpoints / "step-000004" / "torch_engine.pt", weights_only=True)
     assert {value.dtype for value in state["weights"]} == {torch.float32}
     assert any((value != value.bfloat16().float()).any() for value in state["weights"])
 

@@ -27,9 +27,7 @@ def _run(spec: RunSpec, on_progress: Callable[[Progress], None] | None = None) -
 
 
 def _ranks(spec: RunSpec) -> list[psutil.Process]:
-    """The trainer's ranks: started with the spec, by torchrun."""
-    found = [psutil.Process(process.pid) for process in launch.living(spec.paths)]
-    return [process for process in found if "torch.distributed.run" not in process.cmdline()]
+    return [psutil.Process(rank.pid) for rank in launch.ranks(spec.paths)]
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +50,7 @@ def _alone(inputs: Path, name: str, **changes: object) -> RunSpec:
 def test_a_complete_run_answers_at_once(whole: RunSpec) -> None:
     outcome = _run(whole)
     assert (outcome.reused, outcome.attempts, outcome.step) == (True, 0, 8)
-    assert not launch.living(whole.paths)
+    assert not launch.ranks(whole.paths)
 
 
 def test_every_step_is_written_down(whole: RunSpec) -> None:
