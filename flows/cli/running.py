@@ -17,7 +17,7 @@ from flows.cli.display import progress_display
 from flows.cli.runtime import prepare_environment, set_up_logging
 from flows.params import FlowParams
 from flows.registry import FlowEntry
-from longvila.errors import ExitCode
+from longvila.errors import ExitCode, NetworkError, Stopped
 
 logger = logging.getLogger(__name__)
 
@@ -29,9 +29,38 @@ def run_flow(entry: FlowEntry, params: FlowParams, *, debug: bool, json_lines: b
     set_up_logging(debug=debug, json_lines=json_lines)
     check_before_start(params)
     prepare_environment(Path(params.workspace))
+    check_server()
     with stop_on_interrupt(), progress_display(json_lines=json_lines):
-        result = entry.load()(params)
+        result = _call(entry, params)
     print_result(result, json_lines=json_lines)
+
+
+def check_server() -> None:
+    """Raise ``NetworkError`` when the user's Prefect server is away, rather than fail later."""
+    url = os.environ.get("PREFECT_API_URL")
+    if not url:
+        return
+    import httpx
+
+    try:
+        httpx.get(f"{url.rstrip('/')}/health", timeout=10.0).raise_for_status()
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        raise NetworkError(
+            f"PREFECT_API_URL={url} does not answer ({type(error).__name__}). Start the server with "
+            "'longvila up', or unset PREFECT_API_URL to run without one."
+        ) from error
+
+
+def _call(entry: FlowEntry, params: FlowParams) -> Any:
+    flow = entry.load()
+    from prefect.exceptions import TerminationSignal
+
+    try:
+        return flow(params)
+    except TerminationSignal as error:
+        raise Stopped(
+            "Ended by a signal. What is finished is kept and training goes on; the same command joins it."
+        ) from error
 
 
 def print_result(result: Any, *, json_lines: bool) -> None:

@@ -19,6 +19,8 @@ QUIET = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
+DEVICE_NODES = ("/dev/nvidiactl", "/dev/nvidia0", "/dev/kfd", "/dev/dxg", "/dev/dri")
+
 
 def prepare_environment(workspace: Path | None = None) -> None:
     """Set what Prefect and the libraries read when they are imported. What the user has set stays.
@@ -28,6 +30,8 @@ def prepare_environment(workspace: Path | None = None) -> None:
     """
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
+    if sys.platform == "linux" and not any(Path(node).exists() for node in DEVICE_NODES):
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed warns of it into every output
     if workspace is not None and not has_server():
         os.environ.setdefault("PREFECT_HOME", str(workspace.absolute() / "prefect"))
         os.environ.setdefault("PREFECT_LOGGING_TO_API_ENABLED", "false")

@@ -23,7 +23,7 @@ class FrameBank:
     ``frames_NHW3`` uint8; ``times_s`` seconds from the start of its video; ``video_ids`` one per frame.
     """
 
-    frames_NHW3: Frames  # noqa: N815 - the name carries the shape
+    frames_NHW3: Frames
     times_s: NDArray[np.float64]
     video_ids: tuple[str, ...]
 

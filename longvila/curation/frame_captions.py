@@ -1,8 +1,8 @@
 """Single frames with a short true caption: the data of stages 1 and 2, and of the tower's preparation.
 
 Some frames show a card, as needle videos do, and the caption names its colour and its digit. The others are
-film frames as they are, and the caption states their measured colour and brightness. The same facts, as
-classes, are what a tower without pre-trained weights learns first.
+cut-outs of film frames, and the caption states their measured colour, brightness and lightest side. The same
+facts, as classes, are what a tower without pre-trained weights learns first.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from longvila.config.data import FrameCaptionConfig
+from longvila.curation.colours import COLOURS, colour_map
 from longvila.curation.frame_bank import FrameBank, Frames
 from longvila.curation.needles import FRAMES_MARK, Digits, compose, draw_needles, load_digits
 from longvila.records import Sample, Split, Turn
 
-VERSION = 1
+VERSION = 2
 QUESTION = "describe"
+NOWHERE = "nowhere"
 NO_LABEL = -100  # what torch's cross entropy ignores
 
-# Edges between dark, medium and bright, of a frame's mean luma from 0 to 255.
-BRIGHTNESS_EDGES = (70.0, 120.0)
+# Edges between dark, medium and bright, of a frame's mean luma from 0 to 1.
+BRIGHTNESS_EDGES = (0.45, 0.6)
 BRIGHTNESS_WORDS = ("dark", "medium", "bright")
-# Upper ends, in degrees of hue, of the families that a saturated pixel falls into; red closes the circle.
-HUE_ENDS = (20.0, 45.0, 70.0, 160.0, 200.0, 260.0, 345.0, 360.0)
-HUE_WORDS = ("red", "orange", "yellow", "green", "cyan", "blue", "magenta", "red")
-GREY = "grey"
-MIN_SATURATION = 0.2
-MIN_VALUE = 0.1
+LIGHT_STEP = 0.08  # by which one side is lighter than the one opposite, to be named
+LUMA_LEVELS = 8  # classes of luma that the tower learns; too fine to be said
+MIN_CUT = 0.6  # smallest side of a cut-out, of the frame's side
 
 # H × W pixels of a frame, P pixels.
 
@@ -49,6 +49,7 @@ def frame_caption_samples(
         if rng.random() < config.card_share:
             frames_1HW3, facts = _with_card(rng, frames_1HW3, digits)
         else:
+            frames_1HW3 = cut_out(rng, frames_1HW3[0])[None]
             facts = measure_frame(frames_1HW3[0])
         provenance = {"made_by": f"frame-captions-{VERSION}", "facts": facts}
         sample = Sample(
@@ -70,20 +71,29 @@ def caption(facts: Mapping[str, str]) -> str:
     """Say a frame's facts in a few words."""
     if "digit" in facts:
         return f"a {facts['card']} card with {facts['digit']}"
-    return f"a {facts['brightness']} {facts['colour']} picture"
+    return f"a {facts['brightness']} {facts['colour']} picture lightest {facts['light']}"
 
 
 def measure_frame(frame_HW3: Frames) -> dict[str, str]:
-    """Measure a frame's brightness and the colour family that most of its pixels belong to."""
-    pixels_P3 = frame_HW3.reshape(-1, 3).astype(np.float32)
-    luma = float((pixels_P3 @ np.array([0.299, 0.587, 0.114], dtype=np.float32)).mean())
-    families = np.bincount(_families(pixels_P3 / 255.0), minlength=len(HUE_WORDS) + 1)
-    families[0] += families[len(HUE_WORDS) - 1]
-    families[len(HUE_WORDS) - 1] = 0
+    """Measure a frame: brightness, the colour of most pixels, its lightest side, its luma's level."""
+    luma_HW = frame_HW3.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32) / 255.0
+    luma = float(luma_HW.mean())
+    counts = np.bincount(colour_map(frame_HW3).ravel(), minlength=len(COLOURS))
     return {
         "brightness": BRIGHTNESS_WORDS[int(np.searchsorted(BRIGHTNESS_EDGES, luma))],
-        "colour": (*HUE_WORDS, GREY)[int(families.argmax())],
+        "colour": COLOURS[int(counts.argmax())],
+        "light": _lightest_side(luma_HW),
+        "luma": str(min(int(luma * LUMA_LEVELS), LUMA_LEVELS - 1)),
     }
+
+
+def cut_out(rng: np.random.Generator, frame_HW3: Frames) -> Frames:
+    """Cut a random square of at least ``MIN_CUT`` of the frame and scale it to the frame's size."""
+    size = frame_HW3.shape[0]
+    side = int(rng.integers(round(MIN_CUT * size), size + 1))
+    top, left = (int(start) for start in rng.integers(0, size - side + 1, size=2))
+    piece = Image.fromarray(frame_HW3[top : top + side, left : left + side])
+    return np.asarray(piece.resize((size, size), Image.Resampling.BILINEAR))
 
 
 def label_frames(facts: Iterable[Mapping[str, str]]) -> dict[str, NDArray[np.int64]]:
@@ -108,16 +118,13 @@ def _with_card(
     return compose(frames_1HW3, needles, digits), facts
 
 
-def _families(pixels_P3: NDArray[np.float32]) -> NDArray[np.int64]:
-    """Return each pixel's colour family, an index into ``HUE_WORDS``, or its length for grey."""
-    high, low = pixels_P3.max(axis=1), pixels_P3.min(axis=1)
-    spread = np.maximum(high - low, 1e-6)
-    red, green, blue = pixels_P3.T
-    sixths = np.where(
-        high == red,
-        ((green - blue) / spread) % 6,
-        np.where(high == green, (blue - red) / spread + 2, (red - green) / spread + 4),
-    )
-    coloured = ((high - low) > MIN_SATURATION * high) & (high > MIN_VALUE)
-    family = np.searchsorted(HUE_ENDS[:-1], 60 * sixths, side="right")
-    return np.where(coloured, family, len(HUE_WORDS))
+def _lightest_side(luma_HW: NDArray[np.float32]) -> str:
+    """Name the third of the picture that is lighter than the one opposite by the most, or say none."""
+    third = max(1, luma_HW.shape[0] // 3)
+    rightward = float(luma_HW[:, -third:].mean() - luma_HW[:, :third].mean())
+    downward = float(luma_HW[-third:].mean() - luma_HW[:third].mean())
+    if max(abs(rightward), abs(downward)) < LIGHT_STEP:
+        return NOWHERE
+    if abs(rightward) > abs(downward):
+        return "right" if rightward > 0 else "left"
+    return "bottom" if downward > 0 else "top"

@@ -132,7 +132,8 @@ def accuracy_by_kind(result: QaResult, *, title: str = "", fmt: Format = "png") 
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     axes.grid(axis="x", color=FAINT, lw=0.6)
     axes.set_axisbelow(True)
-    axes.legend(frameon=False, fontsize=8, loc="upper center", bbox_to_anchor=(0.4, -0.08), ncols=3)
+    axes.set_ylim(-0.6, len(scores) - 0.4)
+    figure.legend(frameon=False, fontsize=8, loc="outside lower center", ncols=3)
     return _render(figure, axes, title, fmt)
 
 

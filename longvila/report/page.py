@@ -124,7 +124,8 @@ def _bounds(share: Share) -> str:
 
 def _gain(score: KindScore) -> str:
     gain = score.gain
-    return f"{gain.value * 100:+.0f} [{gain.interval.low * 100:+.0f}, {gain.interval.high * 100:+.0f}]"
+    text = f"{gain.value * 100:+.0f} [{gain.interval.low * 100:+.0f}, {gain.interval.high * 100:+.0f}]"
+    return text.replace("-", "−")
 
 
 def _duration(seconds: float) -> str:

@@ -22,6 +22,7 @@ from longvila.training.stages import ParameterGroup
 logger = logging.getLogger(__name__)
 
 _TAG = "deepspeed"
+_LARGEST_BUCKET = 500_000_000  # numbers
 
 
 class DeepSpeedEngine:
@@ -46,7 +47,12 @@ class DeepSpeedEngine:
         self._trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
         if self._clips_here:
             optimizer.register_step_pre_hook(self._clip)
-        config = deepspeed_config(zero_stage, dtype=dtype, grad_clip=0.0 if self._clips_here else grad_clip)
+        config = deepspeed_config(
+            zero_stage,
+            dtype=dtype,
+            grad_clip=0.0 if self._clips_here else grad_clip,
+            num_trained=sum(parameter.numel() for parameter in self._trained),
+        )
         with buffers_kept(module):
             self._engine: Any = deepspeed.initialize(model=module, optimizer=optimizer, config=config)[0]
 
@@ -110,8 +116,14 @@ class DeepSpeedEngine:
             nn.utils.clip_grads_with_norm_(self._trained, self._grad_clip, self._norm)
 
 
-def deepspeed_config(zero_stage: int, *, dtype: torch.dtype, grad_clip: float) -> dict[str, Any]:
-    """DeepSpeed's configuration for our way of using it: the loop owns micro-steps and schedule."""
+def deepspeed_config(
+    zero_stage: int, *, dtype: torch.dtype, grad_clip: float, num_trained: int
+) -> dict[str, Any]:
+    """DeepSpeed's configuration for our way of using it: the loop owns micro-steps and schedule.
+
+    Buckets are not larger than what trains; DeepSpeed would allocate all of their default size.
+    """
+    bucket = min(num_trained, _LARGEST_BUCKET)
     config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": 1,
         "gradient_accumulation_steps": 1,
@@ -123,6 +135,8 @@ def deepspeed_config(zero_stage: int, *, dtype: torch.dtype, grad_clip: float) -
             "stage": zero_stage,
             "contiguous_gradients": True,
             "reduce_scatter": True,
+            "reduce_bucket_size": bucket,
+            "allgather_bucket_size": bucket,
             "overlap_comm": torch.cuda.is_available(),
         },
     }

@@ -8,7 +8,7 @@ from typing import TypedDict
 
 from torch import nn
 
-from longvila.config.stage import OptimizerConfig, Part, StageConfig
+from longvila.config.stage import OptimizerConfig, StageConfig
 from longvila.errors import ConfigError
 from longvila.model.lora import wrap_lora
 from longvila.model.module import LongVila
@@ -48,24 +48,21 @@ def prepare(model: LongVila, stage: StageConfig) -> None:
 
 
 def parameter_groups(model: LongVila, optimizer: OptimizerConfig) -> list[ParameterGroup]:
-    """Group what trains by part, and matrices apart from vectors: norms and biases do not decay.
+    """Group what trains by learning rate, and matrices apart from vectors: norms and biases do not decay.
 
-    Empty groups are left out. Raises ``ConfigError`` when nothing trains.
+    As few groups as possible, since engines pay for each. Raises ``ConfigError`` when nothing trains.
     """
-    grouped: dict[tuple[Part, bool], list[nn.Parameter]] = {}
+    grouped: dict[tuple[float, float], list[nn.Parameter]] = {}
     for part, named in trainable_parameters(model).items():
+        rate = optimizer.part_learning_rates.get(part, optimizer.learning_rate)
         for _, parameter in named:
-            decays = parameter.ndim >= 2 and optimizer.weight_decay > 0
-            grouped.setdefault((part, decays), []).append(parameter)
+            decay = optimizer.weight_decay if parameter.ndim >= 2 else 0.0
+            grouped.setdefault((rate, decay), []).append(parameter)
     if not grouped:
         raise ConfigError("no parameter trains. Name at least one of vision_tower, projector, llm in trains")
     return [
-        ParameterGroup(
-            params=parameters,
-            lr=optimizer.part_learning_rates.get(part, optimizer.learning_rate),
-            weight_decay=optimizer.weight_decay if decays else 0.0,
-        )
-        for (part, decays), parameters in sorted(grouped.items())
+        ParameterGroup(params=parameters, lr=rate, weight_decay=decay)
+        for (rate, decay), parameters in grouped.items()
     ]
 
 

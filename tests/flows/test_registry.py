@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import json
 from pathlib import Path
 from typing import Any
 
@@ -47,20 +46,6 @@ def test_refresh_runs_on_a_schedule_one_at_a_time() -> None:
     assert {"slug", "cron", "timezone"} <= set(schedule)
 
 
-def test_prefect_yaml_follows_prefect_s_own_schema() -> None:
-    import prefect
-
-    assert prefect.__file__
-    path = Path(prefect.__file__).parent / "schemas" / "prefect.yaml.schema.json"
-    if not path.is_file():
-        pytest.skip("this Prefect ships no schema of prefect.yaml")
-    from jsonschema import Draft202012Validator
-
-    schema = json.loads(path.read_text())
-    config = yaml.safe_load((ROOT / "prefect.yaml").read_text())
-    assert not [error.message for error in Draft202012Validator(schema).iter_errors(config)]
-
-
 def test_registry_names_every_task_there_is() -> None:
     from prefect import Task
 
@@ -69,7 +54,11 @@ def test_registry_names_every_task_there_is() -> None:
         module = importlib.import_module(f"tasks.{path.stem}")
         for name, _ in inspect.getmembers(module, lambda item: isinstance(item, Task)):
             assert name in TASKS, f"tasks.{path.stem}.{name}"
-        if any(value.__module__ == module.__name__ for _, value in inspect.getmembers(module) if isinstance(value, Task)):
+        if any(
+            value.__module__ == module.__name__
+            for _, value in inspect.getmembers(module)
+            if isinstance(value, Task)
+        ):
             assert module.__name__ in modules
 
 

@@ -6,7 +6,7 @@ from tests.report.example import curve, needle, qa, report_data, stage
 
 
 def test_a_good_run_passes_every_verdict():
-    assert [verdict.passed for verdict in v.judge(report_data())] == [True] * 6
+    assert [verdict.passed for verdict in v.judge(report_data())] == [True] * 7
 
 
 def test_a_funnel_that_loses_an_item_is_named():
@@ -60,9 +60,12 @@ def test_answers_must_beat_the_text_only_model():
     assert v.judge_answers(qa(0.35)).passed is False
 
 
-def test_a_model_that_is_only_silent_without_frames_fails():
+def test_beating_silence_is_not_beating_a_guess():
     """It beats its own silence, but not the commonest answer."""
     good = qa(0.8)
     nothing = paired_difference([True, False], [False, True], [0, 1])
     overall = good.overall.model_copy(update={"gain_over_majority": nothing})
-    assert v.judge_answers(good.model_copy(update={"overall": overall})).passed is False
+    silent = good.model_copy(update={"overall": overall})
+    assert v.judge_answers(silent).passed is True
+    assert v.judge_guessing(silent).passed is False
+    assert v.judge_guessing(good).passed is True

@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -14,7 +14,8 @@ import pytest
 
 from longvila.config.stage import LoraConfig
 from longvila.errors import ConfigError, Stopped, TrainingInterrupted, TransientError
-from longvila.training import Outcome, Progress, RunSpec, StageOutcome, launch
+from longvila.training import Outcome, Progress, RunPaths, RunSpec, StageOutcome, launch
+from longvila.training.launch import local
 from longvila.training.runfiles import read_model
 from longvila.training.supervise import run_stage
 from tests.training import tiny
@@ -28,6 +29,14 @@ def _run(spec: RunSpec, on_progress: Callable[[Progress], None] | None = None) -
 
 def _ranks(spec: RunSpec) -> list[psutil.Process]:
     return [psutil.Process(rank.pid) for rank in launch.ranks(spec.paths)]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _nothing_stays(inputs: Path) -> Iterator[None]:
+    """Trainers are detached: a test that fails would leave its own behind."""
+    yield
+    for folder in (inputs / "runs").iterdir():
+        local.kill(RunPaths(folder))
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +155,8 @@ def test_two_supervisors_do_not_share_a_folder(whole: RunSpec) -> None:
 
 @pytest.mark.faults
 def test_a_rank_that_hangs_is_found_and_its_peers_say_where_they_wait(inputs: Path) -> None:
-    spec = tiny.spec(inputs, "hanging", steps=2000, max_retries=0, step_timeout_s=8.0)
+    changes = {"steps": 20_000, "checkpoint_every_steps": 20_000, "max_retries": 0, "step_timeout_s": 8.0}
+    spec = tiny.spec(inputs, "hanging", **changes)
     stopped: list[psutil.Process] = []
 
     def freeze(progress: Progress) -> None:
