@@ -93,7 +93,7 @@ def make_datasets(
     workspace = reference.open()
     return BuiltDataset(
         datasets={ref.name: workspace.url(f"shards/{ref.name}") for ref in written},
-        sources=source_marks(workspace, sources),
+        sources=source_marks(workspace, sources, fetched),
         videos=kept,
         scans=tuple(scans),
         captions=tuple(captions),

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from longvila.config.data import DataConfig
+from longvila.curation.fetch import PASSING_REASONS
 from longvila.errors import InputError, TooManyRejections
 from longvila.records import Source, content_id
 from longvila.storage import Workspace
 from tasks.contents import BuiltDataset
 from tasks.marks import Mark
-from tasks.refs import ManifestRef, WorkspaceRef, read_records
+from tasks.refs import ManifestRef, WorkspaceRef, read_records, read_rejections
 
 
 def remember_dataset(reference: WorkspaceRef, recipe: str, result: BuiltDataset) -> None:
@@ -35,9 +36,13 @@ def need_dataset(reference: WorkspaceRef, recipe: str) -> BuiltDataset:
     return found
 
 
-def source_marks(workspace: Workspace, sources: Sequence[ManifestRef]) -> dict[str, str]:
-    """What each source's entry says, as an id."""
-    return marks_of(read_records(workspace, sources, Source))
+def source_marks(
+    workspace: Workspace, sources: Sequence[ManifestRef], fetched: Sequence[ManifestRef]
+) -> dict[str, str]:
+    """What each source's entry says, as an id. Those that may be reachable later are left out: still new."""
+    passing = {item.item_id for item in read_rejections(workspace, fetched) if item.reason in PASSING_REASONS}
+    listed = read_records(workspace, sources, Source)
+    return marks_of([source for source in listed if source.source_id not in passing])
 
 
 def marks_of(sources: Sequence[Source]) -> dict[str, str]:

@@ -72,6 +72,7 @@ def fetch_batch(
             result_cls=FetchedVideo,
             progress=StepProgress("fetch", unit="sources"),
             still_valid=lambda fetched: opened.storage.exists(fetched.key),
+            retried_reasons=fetch.PASSING_REASONS,
             workers=CONNECTIONS,
         )
     return step_ref("fetch", result, num_items=len(items))

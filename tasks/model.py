@@ -23,7 +23,7 @@ from longvila.records import content_id
 from longvila.storage import Workspace, write_text
 from tasks.artifacts import add_table
 from tasks.checkpoints import find_checkpoint, publish_checkpoint
-from tasks.policy import HOUR_S
+from tasks.policy import HOUR_S, in_flow_or_plain
 from tasks.progress import StepProgress
 from tasks.refs import WorkspaceRef
 
@@ -154,11 +154,13 @@ def start_checkpoint(recipe: Recipe, workspace: WorkspaceRef) -> FolderRef:
     if recipe.model.tokenizer:
         tokenizer = recipe.model.tokenizer
     else:
-        tokenizer = build_tokenizer(workspace, dataset_names(recipe), longest_context(recipe)).path
+        make = in_flow_or_plain(build_tokenizer)
+        tokenizer = make(workspace, dataset_names(recipe), longest_context(recipe)).path
     tower = None
     if recipe.tower is not None and recipe.model.vision.pretrained is None:
-        tower = prepare_tower(workspace, recipe.model, recipe.tower, _tower_dataset(recipe)).path
-    return prepare_start(workspace, recipe.model, tokenizer, tower)
+        prepare = in_flow_or_plain(prepare_tower)
+        tower = prepare(workspace, recipe.model, recipe.tower, _tower_dataset(recipe)).path
+    return in_flow_or_plain(prepare_start)(workspace, recipe.model, tokenizer, tower)
 
 
 def dataset_names(recipe: Recipe) -> list[str]:

@@ -1,7 +1,7 @@
 """Progress of a step, for the three who watch: a terminal or pipe, the UI's artifact, the log.
 
 ``StepProgress`` is called with (done, all). It writes to the logger ``longvila.progress`` with a ``progress``
-attribute (the command line draws bars or JSON lines from it) and keeps a Prefect progress artifact up to date
+attribute (the command line draws bars or JSON lines from it; only each half minute is worth a log line) and keeps a Prefect progress artifact up to date
 when it runs inside a task run. It also looks whether a stop was asked for.
 """
 
@@ -21,6 +21,7 @@ from tasks.stopping import check_stop
 logger = logging.getLogger("longvila.progress")
 ARTIFACT_EVERY_S = 3.0
 REPORT_EVERY_S = 0.2
+LOG_EVERY_S = 30.0
 
 
 class StepProgress:
@@ -31,7 +32,7 @@ class StepProgress:
         self.unit = unit
         self._artifact_id: UUID | None = None
         self._lock = threading.Lock()
-        self._reported_at = self._artifact_at = 0.0
+        self._reported_at = self._artifact_at = self._logged_at = 0.0
 
     def __call__(self, done: int, total: int) -> None:
         """Tell that ``done`` of ``total`` are done. Raises ``Stopped`` when a stop was asked for."""

@@ -33,7 +33,6 @@ def progress_display(*, json_lines: bool) -> Iterator[None]:
     ``json_lines``.
     """
     logger = logging.getLogger(PROGRESS_LOGGER)
-    logger.setLevel(logging.INFO)
     if json_lines or not sys.stdout.isatty():
         with _attached(logger, _JsonLines(sys.stdout, tenths_only=not json_lines)):
             yield
@@ -46,11 +45,16 @@ def progress_display(*, json_lines: bool) -> Iterator[None]:
 
 @contextmanager
 def _attached(logger: logging.Logger, handler: logging.Handler) -> Iterator[None]:
+    level, propagate = logger.level, logger.propagate
     logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    logger.propagate = False  # these records are drawn here, and nowhere else
     try:
         yield
     finally:
         logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
 
 
 def _bars() -> Progress:

@@ -8,13 +8,13 @@ import os
 import signal
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from flows.cli.display import progress_display
-from flows.cli.runtime import prepare_environment, set_up_logging
+from flows.cli.runtime import has_server, prepare_environment, set_up_logging
 from flows.params import FlowParams
 from flows.registry import FlowEntry
 from longvila.errors import ExitCode, NetworkError, Stopped
@@ -30,9 +30,18 @@ def run_flow(entry: FlowEntry, params: FlowParams, *, debug: bool, json_lines: b
     check_before_start(params)
     prepare_environment(Path(params.workspace))
     check_server()
-    with stop_on_interrupt(), progress_display(json_lines=json_lines):
+    with _server(), stop_on_interrupt(), progress_display(json_lines=json_lines):
         result = _call(entry, params)
     print_result(result, json_lines=json_lines)
+
+
+def _server() -> AbstractContextManager[None]:
+    """The user's server needs nothing; Prefect's own, in the workspace, must not be that of a killed flow."""
+    from flows.cli.leftovers import own_server
+
+    if has_server():
+        return nullcontext()
+    return own_server(Path(os.environ["PREFECT_HOME"]))
 
 
 def check_server() -> None:

@@ -23,10 +23,13 @@ def launch(params: TrainStageParams, *, detach: bool, debug: bool, json_lines: b
     set_up_logging(debug=debug, json_lines=json_lines)
     recipe = check_before_start(params)
     prepare_environment()
+    from tasks.model import start_checkpoint
     from tasks.servers import open_workspace
     from tasks.specs import spec_for
 
     with open_workspace(params.workspace, params.storage) as reference:
+        if not params.init_from and params.stage == recipe.stages[0].name:
+            start_checkpoint(recipe, reference)
         spec = spec_for(recipe, params.stage, reference, init_from=params.init_from, engine=params.engine)
         if detach:
             _submit(spec)

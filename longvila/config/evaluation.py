@@ -32,6 +32,9 @@ class QaEvalConfig(Settings):
 
     dataset: str
     max_frames: int = Field(default=64, gt=0)
+    max_questions: int | None = Field(
+        default=None, gt=0, description="a random choice, always the same, where there are more; none: all"
+    )
     confidence: float = Field(default=0.95, gt=0, lt=1)
 
 

@@ -66,7 +66,7 @@ def run(
     InputError when there are no questions, or frames of another size than the model's.
     """
     began = time.perf_counter()
-    questions = held_out_questions(reader, max_frames=config.max_frames)
+    questions = choose(held_out_questions(reader, max_frames=config.max_frames), config.max_questions)
     asker = Asker(model, tokenizer, log, PROMPT_ID, max_row_tokens)
     _ask_shown(asker, reader, questions, progress)
     _ask_blind(asker, questions, progress)
@@ -93,6 +93,13 @@ def run(
         examples=_examples(questions, answers, blind),
         seconds=time.perf_counter() - began,
     )
+
+
+def choose(questions: Sequence[HeldOut], at_most: int | None) -> list[HeldOut]:
+    """Take ``at_most`` questions by an order that is random and always the same; keep the order they are in."""
+    by_chance = sorted(questions, key=lambda question: question.trial_id)
+    chosen = {question.trial_id for question in by_chance[:at_most]}
+    return [question for question in questions if question.trial_id in chosen]
 
 
 def _ask_shown(

@@ -33,12 +33,12 @@ def main() -> ExitCode:
 
 def _set_up_logging() -> None:
     rank = os.environ.get("RANK", "0")
-    level = logging.INFO if rank == "0" else logging.WARNING
     logging.basicConfig(
-        level=level,
+        level=logging.WARNING,
         format=f"%(asctime)s.%(msecs)03d [{rank}] %(levelname)s %(name)s: %(message)s",
         datefmt="%H:%M:%S",
     )
+    logging.getLogger("longvila").setLevel(logging.INFO if rank == "0" else logging.WARNING)
     # torch 2.13 renamed collectives that DeepSpeed calls by their old names, in every step.
     warnings.filterwarnings(
         "ignore", message=r".*torch\.distributed\.\w+` is deprecated", category=FutureWarning

@@ -44,11 +44,11 @@ def build(spec: RunSpec, world: World, *, fingerprint: str) -> Built:
         trained = count_parameters(model, trainable=True)
         logger.info("%s trains %s of %s parameters", spec.name, trained, count_parameters(model))
     always_encode = spec.engine == "deepspeed" and spec.stage.zero_stage == 3
-    module = MicroStep(model, always_encode=always_encode).to(world.device)
+    module = MicroStep(model, always_encode=always_encode)
     rates = parameter_groups(model, spec.stage.optimizer)
     trainer = Trainer(
         stage=spec.stage,
-        engine=make_engine(spec, module, rates),
+        engine=make_engine(spec, module, rates, device=world.device),
         loader=make_loader(spec, tokenizer, groups),
         groups=groups,
         world=world,
@@ -81,13 +81,19 @@ def make_loader(spec: RunSpec, tokenizer: PreTrainedTokenizerFast, groups: Group
     )
 
 
-def make_engine(spec: RunSpec, module: MicroStep, groups: list[ParameterGroup]) -> Engine:
-    """The engine that the spec names. DeepSpeed is imported only when it is asked for."""
+def make_engine(
+    spec: RunSpec, module: MicroStep, groups: list[ParameterGroup], *, device: torch.device
+) -> Engine:
+    """The engine that the spec names. DeepSpeed is imported only when it is asked for.
+
+    DeepSpeed moves the module to the device itself: where it shards weights, no device holds all of them.
+    """
     optimizer, dtype = spec.stage.optimizer, DTYPES[spec.stage.dtype]
     module.train()
     if spec.engine == "torch":
         from longvila.training.engine_torch import TorchEngine
 
+        module.to(device)
         return TorchEngine(module, groups, betas=optimizer.betas, grad_clip=optimizer.grad_clip, dtype=dtype)
     from longvila.training.engine_deepspeed import DeepSpeedEngine
 

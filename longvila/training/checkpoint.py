@@ -72,6 +72,12 @@ def save(root: Path, engine: Engine, meta: CheckpointMeta, *, world: World, keep
     return final
 
 
+def remove_unfinished(root: Path) -> None:
+    """Remove what a trainer that was killed while saving left behind."""
+    for folder in root.glob("step-*.tmp"):
+        shutil.rmtree(folder)
+
+
 def newest_step(root: Path) -> int | None:
     """Return the step of the newest whole checkpoint; a damaged one is passed over for the one before."""
     for folder in sorted(root.glob("step-*[0-9]"), reverse=True):

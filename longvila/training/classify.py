@@ -55,10 +55,14 @@ _BY_MESSAGE: dict[str, FailureClass] = {
     r"no space left|quota exceeded|read-only file system|stale file handle|input/output error": "storage",
     r"connection (reset|closed|refused)|broken pipe|peer|tcpstore|gloo|nccl|rendezvous|watchdog": "lost_peer",
     r"timed out waiting": "lost_peer",
+    r"inline_container\.cc.*unexpected pos|file write failed": "storage",  # torch.save on a full disk
 }
-_FULL = re.compile(r"no space left|disk is full|quota exceeded|read-only|permission", re.IGNORECASE)
+_FULL = re.compile(
+    r"no space left|disk is full|quota exceeded|read-only|permission|unexpected pos", re.IGNORECASE
+)
 _KILLED = re.compile(r"exitcode\s*:\s*-(\d+)|Signal (\d+) \(SIG")
 _SIGTERM = 15
+_FULL_DISK_BYTES = 2**20  # then neither error files nor logs can be relied on
 
 
 class RankError(NamedTuple):
@@ -90,8 +94,12 @@ def classify(
     log_tail: str,
     exit_code: int | None,
     hung: bool = False,
+    free_bytes: int | None = None,
 ) -> Failure:
-    """Say why a trainer ended that did not complete. The earliest error of a rank causes the others."""
+    """Say why a trainer ended that did not complete. The earliest error of a rank causes the others.
+
+    ``free_bytes`` is what the disk of the run folder has left.
+    """
     if hung:
         return _failure("hang", "no new step within step_timeout_s")
     if outcome is not None and outcome.status == "stopped":
@@ -100,6 +108,8 @@ def classify(
         return _failure(outcome.failure, outcome.message)
     if errors:
         return _of_error(min(errors, key=lambda error: error.timestamp))
+    if free_bytes is not None and free_bytes < _FULL_DISK_BYTES:
+        return _failure("storage", "no space left on the disk of the run folder")
     killed = _KILLED.search(log_tail)
     if killed:
         return _of_signal("a rank", int(killed.group(1) or killed.group(2)))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
+import re
 from dataclasses import dataclass
 
 from longvila.errors import ConfigError, LongVilaError, TrainingFailed, TrainingInterrupted
@@ -15,6 +17,7 @@ from longvila.training.spec import RunPaths, RunSpec
 logger = logging.getLogger(__name__)
 
 _TAIL_LINES = 25
+_TORCHRUN_SAYS = re.compile(r"torch/distributed/elastic/\S+\] (failed|Sending process|Received)")
 _UNPRODUCTIVE_PREEMPTIONS = 3
 
 
@@ -46,15 +49,20 @@ def error_of(failure: Failure, spec: RunSpec, record: LaunchRecord) -> LongVilaE
     return TrainingInterrupted(text) if failure.retryable else TrainingFailed(text)
 
 
-def describe_end(what: str, spec: RunSpec, record: LaunchRecord, *, mend: str) -> str:
+def describe_end(what: str, spec: RunSpec, record: LaunchRecord, *, mend: str, log: bool = True) -> str:
     """The end of a run for people: what happened, where, the last lines of the log, and the mend."""
-    lines = launch.tail(record)[0].rstrip().splitlines()[-_TAIL_LINES:]
     progress = read_model(spec.paths.progress, Progress)
     at = f"step {progress.step} of {progress.total_steps}" if progress else "no step yet"
-    shown = "\n".join(f"    {line}" for line in lines) or "    (nothing was logged)"
-    return (
-        f"stage {spec.name} in {spec.run_dir}, {at}: {what}\n  the end of {record.log}:\n{shown}\n  {mend}."
-    )
+    shown = f"\n  the end of {record.log}:\n{_end_of_log(record)}" if log else ""
+    return f"stage {spec.name} in {spec.run_dir}, {at}: {what}{shown}\n  {mend}."
+
+
+def _end_of_log(record: LaunchRecord) -> str:
+    """What the ranks said last. torchrun's own long words on it come after, and tell nothing more."""
+    lines = launch.tail(record)[0].rstrip().splitlines()
+    ranks_said = list(itertools.takewhile(lambda line: not _TORCHRUN_SAYS.search(line), lines))
+    shown = (ranks_said or lines)[-_TAIL_LINES:]
+    return "\n".join(f"    {line}" for line in shown) or "    (nothing was logged)"
 
 
 def newest_step(paths: RunPaths) -> int:

@@ -53,7 +53,10 @@ def resume(built: Built) -> RunPosition:
     """Put back the newest whole checkpoint of this run, if there is one (collective). Rank 0 says which."""
     trainer, world = built.trainer, built.trainer.world
     root = trainer.paths.checkpoints
-    newest = checkpoint.newest_step(root) if world.is_first else None
+    newest = None
+    if world.is_first:
+        checkpoint.remove_unfinished(root)
+        newest = checkpoint.newest_step(root)
     step = world.max(-1 if newest is None else newest)
     if step < 0:
         return RunPosition(step=0)
@@ -67,7 +70,11 @@ def resume(built: Built) -> RunPosition:
 
 
 def _export(spec: RunSpec, built: Built, world: World, *, mark: str) -> None:
-    info: dict[str, object] = {"stage": spec.stage.name, "fingerprint": mark}
+    info: dict[str, object] = {
+        "stage": spec.stage.name,
+        "fingerprint": mark,
+        "max_frames": spec.stage.max_frames,
+    }
     export(
         spec.paths.export, built.trainer.engine, built.model, built.tokenizer, world=world, stage_info=info
     )

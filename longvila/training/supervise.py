@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import logging
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -172,7 +173,7 @@ class _Watch:
 
     def _stopped(self, record: LaunchRecord, what: str = "stopped on request") -> Stopped:
         mend = "Run it again to go on from the checkpoint"
-        return Stopped(describe_end(what, self.spec, record, mend=mend))
+        return Stopped(describe_end(what, self.spec, record, mend=mend, log=False))
 
     def _show(self) -> Progress | None:
         progress = read_model(self.spec.paths.progress, Progress)
@@ -189,13 +190,19 @@ class _Watch:
             log_tail=launch.tail(record)[0],
             exit_code=launch.poll(record).exit_code,
             hung=hung,
+            free_bytes=shutil.disk_usage(self.spec.run_dir).free,
         )
 
 
 def _completed(spec: RunSpec, mark: str) -> Outcome | None:
     outcome = read_model(spec.paths.outcome, Outcome)
-    if outcome is None or outcome.status != "complete" or outcome.fingerprint != mark:
+    if outcome is None or outcome.status != "complete":
         return None
+    if outcome.fingerprint != mark:
+        raise ConfigError(
+            f"the starting weights or the data of {spec.name} changed after its trainer was started; "
+            f"{spec.paths.export} was made from the changed ones. Start it again in a new run folder"
+        )
     return outcome if (spec.paths.export / "config.json").is_file() else None
 
 

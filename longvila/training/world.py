@@ -62,7 +62,7 @@ def joined(spec: RunSpec) -> Iterator[World]:
     processes is not the one that the stage asks for.
     """
     rank, size = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
-    wanted = spec.stage.num_processes
+    wanted = 1 if spec.engine == "torch" else spec.stage.num_processes
     if wanted is not None and wanted != size:
         raise ConfigError(
             f"stage {spec.stage.name} asks for num_processes={wanted}, but {size} were started. "
@@ -70,7 +70,7 @@ def joined(spec: RunSpec) -> Iterator[World]:
         )
     device = _device(spec)
     if spec.engine == "torch":
-        yield World(rank=rank, size=1, device=device)
+        yield World(rank=0, size=1, device=device)
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(backend, timeout=_collective_timeout(spec.stage.step_timeout_s))

@@ -41,7 +41,9 @@ def test_longvila_command_exists(page: str, line: str) -> None:
         placeholders = all(word.isupper() for word in rest)
         assert placeholders, f"{page}: {line}: there is no such command"
     known = {option for param in command.params if not is_argument(param) for option in param.opts}
-    unknown = [word for word in rest if word.startswith("-") and word.partition("=")[0] not in {*known, "--help"}]
+    unknown = [
+        word for word in rest if word.startswith("-") and word.partition("=")[0] not in {*known, "--help"}
+    ]
     assert not unknown, f"{page}: {line}: {name} has no {unknown}"
 
 

@@ -173,3 +173,14 @@ def test_a_data_set_without_questions_is_refused(films):
             tiny_model(TOKENIZER), TOKENIZER, CONFIG, reader=none, training=None,
             log=TrialLog(None, weight_digest="w"),
         )  # fmt: skip
+
+
+def test_a_limit_takes_the_same_random_questions_every_time(films):
+    found = questions.held_out_questions(open_reader(films, split="heldout"), max_frames=6)
+    chosen = qa.choose(found, 3)
+    assert len(chosen) == 3
+    assert chosen == [question for question in found if question in chosen]
+    assert {question.trial_id for question in qa.choose(list(reversed(found)), 3)} == {
+        question.trial_id for question in chosen
+    }
+    assert qa.choose(found, None) == qa.choose(found, 99) == list(found)

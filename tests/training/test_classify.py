@@ -38,6 +38,7 @@ def _error(name: str, message: str, timestamp: float = 1.0) -> RankError:
         ("ModuleNotFoundError", "No module named 'flash_attn'", "config", False),
         ("InputError", "shard-000001.tar is damaged", "data", False),
         ("OSError", "[Errno 28] No space left on device", "storage", False),
+        ("RuntimeError", "[fail at inline_container.cc:672] . unexpected pos 3 vs 2", "storage", False),
         ("MachineError", "The disk is full: cannot write x. Free space", "storage", False),
         ("OSError", "[Errno 116] Stale file handle", "storage", True),
         ("NetworkError", "503 from s3", "storage", True),
@@ -83,6 +84,11 @@ def test_an_outcome_speaks_first() -> None:
     failed = base.model_copy(update={"status": "failed", "failure": "numerics", "message": "nan"})
     assert classify(outcome=failed, errors=[], log_tail="", exit_code=1).kind == "numerics"
     assert classify(outcome=base, errors=[], log_tail="", exit_code=None, hung=True).kind == "hang"
+
+
+def test_a_full_disk_is_told_by_the_disk() -> None:
+    failure = classify(outcome=None, errors=[], log_tail="", exit_code=None, free_bytes=100)
+    assert (failure.kind, failure.retryable) == ("storage", False)
 
 
 def test_error_files_are_read_wherever_torchrun_put_them(tmp_path: Path) -> None:

@@ -42,7 +42,8 @@ def test_a_run_ends_with_an_export_and_an_outcome(whole: RunSpec) -> None:
     outcome = _outcome(whole)
     assert (outcome.status, outcome.step, outcome.export) == ("complete", 6, str(whole.paths.export))
     model, tokenizer, info = load_checkpoint(whole.paths.export)
-    assert info["stage_info"] == {"stage": "short_sft", "fingerprint": outcome.fingerprint}
+    wanted = {"stage": "short_sft", "fingerprint": outcome.fingerprint, "max_frames": 8}
+    assert info["stage_info"] == wanted
     assert len(tokenizer) == model.llm.config.vocab_size
     progress = read_model(whole.paths.progress, Progress)
     assert progress is not None

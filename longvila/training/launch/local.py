@@ -160,7 +160,7 @@ def dump_stacks(paths: RunPaths) -> None:
 
 def torchrun_command(spec: RunSpec, *, log_dir: Path) -> list[str]:
     """The command line that runs the trainer on all processes of this machine."""
-    count = spec.stage.num_processes
+    count = 1 if spec.engine == "torch" else spec.stage.num_processes
     processes = str(count) if count is not None else ("gpu" if uses_cuda(spec) else "1")
     options = [
         "--standalone",
