@@ -57,6 +57,10 @@ format: $(STAMP) ## Format the code
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+.PHONY: docs
+docs: $(STAMP) ## Write the reference pages anew from the code
+	$(BIN)/python -m tests.docs.generate
+
 .PHONY: up
 up: $(STAMP) ## Prefect server, UI and a worker on loopback
 	$(BIN)/longvila up

@@ -1,8 +1,8 @@
 """Progress of a step, for the three who watch: a terminal or pipe, the UI's artifact, the log.
 
 ``StepProgress`` is called with (done, all). It writes to the logger ``longvila.progress`` with a ``progress``
-attribute (the command line draws bars or JSON lines from it; only each half minute is worth a log line) and keeps a Prefect progress artifact up to date
-when it runs inside a task run. It also looks whether a stop was asked for.
+attribute (the command line draws bars or JSON lines from it; every half minute one is worth a log line) and
+keeps a Prefect progress artifact up to date inside a task run. It also looks whether a stop was asked for.
 """
 
 from __future__ import annotations
@@ -50,9 +50,11 @@ class StepProgress:
         if last or now - self._reported_at >= REPORT_EVERY_S:
             self._reported_at = now
             facts = {"name": self.name, "done": done, "total": total, "unit": self.unit, "note": note}
-            logger.info(
-                "%s: %d of %d %s %s", self.name, done, total, self.unit, note, extra={"progress": facts}
-            )
+            level = logging.DEBUG
+            if last or now - self._logged_at >= LOG_EVERY_S:
+                self._logged_at, level = now, logging.INFO
+            text = f"{self.name}: {done} of {total} {self.unit} {note}".rstrip()
+            logger.log(level, "%s", text, extra={"progress": facts})
         if TaskRunContext.get() is not None and (last or now - self._artifact_at >= ARTIFACT_EVERY_S):
             self._artifact_at = now
             self._update_artifact(100.0 * done / max(total, 1), last)

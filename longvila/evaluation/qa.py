@@ -96,7 +96,7 @@ def run(
 
 
 def choose(questions: Sequence[HeldOut], at_most: int | None) -> list[HeldOut]:
-    """Take ``at_most`` questions by an order that is random and always the same; keep the order they are in."""
+    """Take ``at_most`` questions by a random order that is always the same; keep their order."""
     by_chance = sorted(questions, key=lambda question: question.trial_id)
     chosen = {question.trial_id for question in by_chance[:at_most]}
     return [question for question in questions if question.trial_id in chosen]

@@ -1,9 +1,10 @@
 """Where files lie and how steps resume: storage, workspace, manifests, ledger."""
 
-from longvila.storage.base import Storage, check_key, open_storage
+from longvila.storage.base import Storage, check_key
 from longvila.storage.files import atomic_path, write_bytes, write_text
 from longvila.storage.ledger import Ledger
 from longvila.storage.manifests import read_manifest, write_manifest
+from longvila.storage.opening import open_storage
 from longvila.storage.steps import StepResult, item_id, run_step, run_whole
 from longvila.storage.workspace import Workspace
 

@@ -12,10 +12,11 @@ from pathlib import Path
 
 from longvila.errors import InputError
 from longvila.records import content_id
-from longvila.storage.base import Storage, open_storage
+from longvila.storage.base import Storage
 from longvila.storage.files import os_errors
 from longvila.storage.ledger import Ledger
 from longvila.storage.local import LocalStorage
+from longvila.storage.opening import open_storage
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 
-from tokenizers import Regex, Tokenizer, pre_tokenizers
+from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
@@ -26,9 +26,10 @@ TOKENIZER_FILES = ("tokenizer.json", "vocab.json", "tokenizer.model")
 WORD_PATTERN = r"\n|\w+|[^\w\s]"
 
 # No role tokens: the question's last word is followed by the answer, so that a model of two layers can
-# look the answer up at that word. The end token closes each answer.
+# look the answer up at that word. The end token closes each answer. The first token is always the same, so
+# that frames can tell how far from the start they are.
 WORD_CHAT_TEMPLATE = (
-    "{% for message in messages %}"
+    "{{ bos_token }}{% for message in messages %}"
     "{% if message['role'] == 'assistant' %}{{ message['content'] + eos_token }}"
     "{% else %}{{ message['content'] + ' ' }}{% endif %}"
     "{% endfor %}"
@@ -40,16 +41,17 @@ def build_word_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """Make a tokenizer whose tokens are the special ones, then the words and signs of ``texts``, sorted.
 
-    The same set of words gives the same ids, whatever the order of ``texts``. A word that was not there
-    becomes ``<unk>``. ``max_context`` is written down as the tokenizer's ``model_max_length``.
+    Case is not kept. The same set of words gives the same ids, whatever the order of ``texts``. A word that
+    was not there becomes ``<unk>``. ``max_context`` is written down as the tokenizer's ``model_max_length``.
     """
     splitter = pre_tokenizers.Split(Regex(WORD_PATTERN), behavior="removed", invert=True)
     words = {"\n"}
     for text in set(texts):
-        words.update(word for word, _ in splitter.pre_tokenize_str(text.replace(FRAMES_MARK, " ")))
+        words.update(word for word, _ in splitter.pre_tokenize_str(text.replace(FRAMES_MARK, " ").lower()))
     words.difference_update(SPECIAL_TOKENS)
     vocabulary = {word: number for number, word in enumerate((*SPECIAL_TOKENS, *sorted(words)))}
     backend = Tokenizer(WordLevel(vocabulary, unk_token="<unk>"))
+    backend.normalizer = normalizers.Lowercase()  # type: ignore[assignment]
     backend.pre_tokenizer = splitter
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,

@@ -42,7 +42,7 @@ def test_a_model_with_known_answers_gets_the_known_grid():
         assert row.generated.right == sum(cell.generated.right for cell in cells)
         assert row.generated.total == 24
     assert [row.frames for row in result.rows] == [4, 9]
-    assert result.rows[0].num_tokens == 4 * 5 + 3 + 2  # frames with separators, question, answer and end
+    assert result.rows[0].num_tokens == 1 + 4 * 5 + 3 + 2  # start, frames, question, answer, end
     assert result.blind.generated == result.row(4).generated  # this model does not look
     assert result.tokens_per_frame == 5
 

@@ -32,13 +32,14 @@ def test_a_step_that_is_over_is_not_stopped() -> None:
 
 
 def test_progress_is_told_to_the_logger_and_not_too_often(caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.INFO, logger="longvila.progress"):
+    with caplog.at_level(logging.DEBUG, logger="longvila.progress"):
         progress = StepProgress("count", unit="stones")
         for done in range(1, 1001):
             progress(done, 1000)
     told = [record.__dict__["progress"] for record in caplog.records]
     assert told[-1] == {"name": "count", "done": 1000, "total": 1000, "unit": "stones", "note": ""}
     assert len(told) < 20
+    assert sum(record.levelno == logging.INFO for record in caplog.records) <= 2
     json.dumps(told)
 
 

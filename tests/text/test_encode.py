@@ -119,8 +119,8 @@ def test_one_mark_for_each_frame() -> None:
     encoded = encode(item, tokenizer, tokens_per_frame=2)
     tokens = tokenizer.convert_ids_to_tokens(encoded.input_ids)
     image = [IMAGE_TOKEN] * 2
-    assert tokens == [*image, "red", *image, "seven", "<eos>", "the", *image, "dog", "<eos>"]
-    assert encoded.frame_seats.tolist() == [0, 3, 8]
+    assert tokens == ["<bos>", *image, "red", *image, "seven", "<eos>", "the", *image, "dog", "<eos>"]
+    assert encoded.frame_seats.tolist() == [1, 4, 9]
 
 
 def test_plain_text_is_scored_whole() -> None:
@@ -206,5 +206,5 @@ def test_a_two_thousand_frame_video_is_quick_too() -> None:
     item = sample(f"{FRAMES_MARK} what is red", "seven", num_frames=2048)
     start = time.process_time()
     encoded = encode(item, word_tokenizer(), tokens_per_frame=196, max_frames=2048)
-    assert encoded.num_tokens == 2048 * 196 + 5
+    assert encoded.num_tokens == 2048 * 196 + 6
     assert time.process_time() - start < 1

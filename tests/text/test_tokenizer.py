@@ -47,7 +47,13 @@ def test_known_words_come_back(some: list[str]) -> None:
 def test_words_signs_and_line_ends_are_tokens_and_spaces_are_not() -> None:
     tokenizer = build_word_tokenizer(["What is 12, here?"])
     ids = tokenizer("What  is\n12, here? never").input_ids
-    assert tokenizer.convert_ids_to_tokens(ids) == ["What", "is", "\n", "12", ",", "here", "?", "<unk>"]
+    assert tokenizer.convert_ids_to_tokens(ids) == ["what", "is", "\n", "12", ",", "here", "?", "<unk>"]
+
+
+def test_case_does_not_matter() -> None:
+    tokenizer = build_word_tokenizer(["what is Red"])
+    assert tokenizer("What IS red").input_ids == tokenizer("what is red").input_ids
+    assert tokenizer.unk_token_id not in tokenizer("What IS red").input_ids
 
 
 def test_special_tokens_come_first_and_frames_marks_are_no_words() -> None:
