@@ -29,7 +29,7 @@ def test_lengths_are_those_of_the_word_tokenizer() -> None:
     tokenizer = build_word_tokenizer(turn.text for sample in samples for turn in sample.conversations)
     for sample in samples:
         encoded = encode_sample(sample, tokenizer, tokens_per_frame=1, max_frames=1)
-        assert encoded.num_tokens == sample.provenance["tokens"]
+        assert encoded.num_tokens == 1 + sample.provenance["tokens"]  # <bos> comes first
         assert encoded.num_scored == 2 * sample.provenance["pairs"]
     lengths = [sample.provenance["tokens"] for sample in samples]
     assert min(lengths) < 14
