@@ -35,7 +35,8 @@ def recall_samples(config: RecallTextConfig, split: Split) -> Iterator[Sample]:
     """Write a whole set. Each sample depends on the seed, the split and its own number alone.
 
     Lengths are in words of a word tokenizer, questions and answers included, its start token not; each
-    doubling between ``min_tokens`` and ``max_tokens`` is as likely. Raises ``ConfigError`` when one pair does not fit.
+    doubling between ``min_tokens`` and ``max_tokens`` is as likely. Raises ``ConfigError`` when one pair does
+    not fit.
     """
     if config.min_tokens < shortest_text(1):
         raise ConfigError(
