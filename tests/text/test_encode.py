@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
@@ -193,18 +192,20 @@ def test_a_system_turn_may_come_first() -> None:
 
 
 @pytest.mark.parametrize("name", list(TOKENIZERS))
-def test_thousands_of_samples_take_seconds(name: str) -> None:
+def test_a_data_set_is_encoded_without_rendering_the_template_for_each_sample(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tokenizer = TOKENIZERS[name]
-    items = [sample(f"{FRAMES_MARK} what is on the red", "seven", num_frames=8) for _ in range(3000)]
-    start = time.process_time()
-    for item in items:
-        encode(item, tokenizer)
-    assert time.process_time() - start < 6  # measured: 0.3 to 0.6 s on one core
+    items = [sample(f"{FRAMES_MARK} what is on the red", "seven", num_frames=8) for _ in range(50)]
+    encode(items[0], tokenizer)
+    renderings = []
+    monkeypatch.setattr(type(tokenizer), "apply_chat_template", lambda *_, **__: renderings.append(1))
+    assert len({encode(item, tokenizer).num_tokens for item in items}) == 1
+    assert not renderings
 
 
-def test_a_two_thousand_frame_video_is_quick_too() -> None:
+def test_a_two_thousand_frame_video_keeps_a_seat_for_every_token() -> None:
     item = sample(f"{FRAMES_MARK} what is red", "seven", num_frames=2048)
-    start = time.process_time()
     encoded = encode(item, word_tokenizer(), tokens_per_frame=196, max_frames=2048)
     assert encoded.num_tokens == 2048 * 196 + 6
-    assert time.process_time() - start < 1
+    assert np.array_equal(encoded.frame_seats, 1 + 196 * np.arange(2048))
