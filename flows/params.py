@@ -22,7 +22,9 @@ class FlowParams(Settings):
         default=(), description="changes to the recipe, e.g. stages.short_sft.steps=10"
     )
     workspace: str = Field(
-        default="workspace/demo", description="a local folder for the ledger, runs and reports"
+        default="workspace/demo",
+        min_length=1,
+        description="a local folder for the ledger, runs and reports",
     )
     storage: str = Field(
         "local",

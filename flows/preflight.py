@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
-from flows.params import FlowParams
+from flows.params import FlowParams, LifecycleParams
 from longvila.config.recipe import Recipe
 from longvila.config.sources import is_relative, load_sources, source_list_path
 from longvila.errors import InputError
 from longvila.planning.disk import check_free_space, estimate_bytes
+from longvila.records import Source, Split
 
 
 def check_before_start(params: FlowParams) -> Recipe:
@@ -20,29 +22,74 @@ def check_before_start(params: FlowParams) -> Recipe:
     from longvila.storage import Workspace
 
     recipe = params.load_recipe()
+    check_places(recipe)
     source_bytes = check_sources(recipe)
+    if isinstance(params, LifecycleParams):
+        check_heldout(recipe)
     # "s3" is a server that the flow itself starts below the workspace; other storages are looked at here.
     workspace = Workspace.open(params.workspace, None if params.storage == "s3" else params.storage)
     check_free_space(workspace.root, estimate_bytes(recipe, source_bytes=source_bytes))
     return recipe
 
 
+def check_places(recipe: Recipe) -> None:
+    """Check that folders which the recipe names are there: weights, tokenizer, shards made elsewhere.
+
+    Hub names and object storage are left to the step that reads them. Raises ``InputError``.
+    """
+    model = recipe.model
+    named = {
+        "model.vision.pretrained": model.vision.pretrained,
+        "model.llm.pretrained": model.llm.pretrained,
+        "model.tokenizer": model.tokenizer,
+    }
+    named |= {
+        f"stages.{stage.name}.mixture": entry.dataset
+        for stage in recipe.stages
+        for entry in stage.mixture
+        if "/" in entry.dataset
+    }
+    for field, given in named.items():
+        if given is None or not given.startswith(("/", "./", "../", "~")):
+            continue
+        if not Path(given).expanduser().is_dir():
+            raise InputError(
+                f"{field} of recipe {recipe.name!r}: there is no folder {given}. Give one that is there."
+            )
+
+
 def check_sources(recipe: Recipe) -> int:
     """Check that the source list can be read; return the bytes of the sources that lie beside it."""
     if recipe.data is None:
         return 0
-    folder = source_list_path(recipe.data.sources).parent
+    listed = source_list_path(recipe.data.sources)
+    folder = listed.parent
     sources = load_sources(recipe.data.sources)
+    _need_split(listed, sources, "train")
     local = [folder / source.url for source in sources if is_relative(source.url)]
     found = [path for path in local if path.is_file()]
     if local and not found:
         raise InputError(
-            f"None of the {len(local)} videos that {folder / 'sources.yaml'} lists is there, "
+            f"None of the {len(local)} videos that {listed} lists is there, "
             f"for example {local[0]}. Put the files there, or give their full addresses."
         )
     return sum(path.stat().st_size for path in found) + sum(
         source.size_bytes or 0 for source in sources if not is_relative(source.url)
     )
+
+
+def check_heldout(recipe: Recipe) -> None:
+    """Check that there are videos to evaluate on, where the recipe evaluates. Raises ``InputError``."""
+    wanted = recipe.evaluation
+    if recipe.data and (wanted.needle or wanted.frames_curve or wanted.qa):
+        _need_split(source_list_path(recipe.data.sources), load_sources(recipe.data.sources), "heldout")
+
+
+def _need_split(listed: Path, sources: Sequence[Source], split: Split) -> None:
+    if not any(source.split == split for source in sources):
+        raise InputError(
+            f"The source list {listed} has no video of split {split!r}. Add one, or change a split."
+        )
 
 
 def workspace_folder(params: FlowParams) -> Path:

@@ -52,10 +52,11 @@ def marks_of(sources: Sequence[Source]) -> dict[str, str]:
 
 def check_rejections(result: BuiltDataset, data: DataConfig) -> None:
     """Raise ``TooManyRejections`` when more sources were rejected than the recipe allows."""
-    share = result.num_rejected_sources / max(len(result.sources), 1)
+    listed = result.steps[0].num_items if result.steps else len(result.sources)
+    share = result.num_rejected_sources / max(listed, 1)
     if share > data.max_rejected_share:
         raise TooManyRejections(
-            f"{result.num_rejected_sources} of {len(result.sources)} sources were rejected, more than "
+            f"{result.num_rejected_sources} of {listed} sources were rejected, more than "
             f"data.max_rejected_share={data.max_rejected_share} allows. The others make the data set; "
             "mend the sources, or allow more."
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 
 from prefect import task
 
@@ -145,7 +146,13 @@ def filter_questions(workspace: WorkspaceRef, videos: ManifestRef, written: list
     items = read_records(opened, written, Question)
     result = build.filter_all(opened, read_records(opened, videos, VideoRecord), items)
     if not result.results:
-        raise InputError("No question is left after the filters. Look at the rejections; add longer videos.")
+        reasons = Counter(rejection.reason for rejection in result.rejections)
+        said = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common()) or "none was written"
+        raise InputError(
+            f"No question is left after the filters: {len(items)} were written, rejected as {said}. See "
+            f"manifests/filter-questions in {opened.storage.url}. Add longer videos, or ask more "
+            "often with data.questions: a shorter stride_s, a larger max_per_video."
+        )
     rows = [baseline.model_dump() for baseline in report.baselines(result.results)]
     add_table("questions", rows, description="Kept questions by kind, and what a blind guess gets right")
     return step_ref("filter-questions", result, num_items=len(items))

@@ -37,16 +37,31 @@ def comparison(paths: Sequence[Path], *, as_json: bool) -> str:
     """Scores of several results side by side, each with its interval."""
     results = [read_result(path) for path in paths]
     tables = [scores(result) for result in results]
+    titles = column_titles(results, paths)
     names = list(dict.fromkeys(name for table in tables for name in table))
     if as_json:
         plain = [
-            {"name": r.name, "scores": {k: v.value for k, v in t.items()}}
-            for r, t in zip(results, tables, strict=True)
+            {"name": title, "scores": {k: v.value for k, v in table.items()}}
+            for title, table in zip(titles, tables, strict=True)
         ]
         return json.dumps(plain)
-    lines = [f"{'':<28}" + "".join(f"{result.name:>26}" for result in results)]
-    lines += [f"{name:<28}" + "".join(f"{_cell(table.get(name)):>26}" for table in tables) for name in names]
+    width = max(26, *(len(title) + 2 for title in titles))
+    lines = [f"{'':<28}" + "".join(f"{title:>{width}}" for title in titles)]
+    lines += [
+        f"{name:<28}" + "".join(f"{_cell(table.get(name)):>{width}}" for table in tables) for name in names
+    ]
     return "\n".join(lines)
+
+
+def column_titles(results: Sequence[EvalResult], paths: Sequence[Path]) -> list[str]:
+    """What tells results apart: the checkpoint's name where that does, else the file's folder or its path."""
+    for titles in (
+        [result.name for result in results],
+        [path.absolute().parent.name for path in paths],
+    ):
+        if len(set(titles)) == len(titles):
+            return titles
+    return [str(path) for path in paths]
 
 
 def scores(result: EvalResult) -> dict[str, Share]:

@@ -17,7 +17,7 @@ from flows.cli.display import progress_display
 from flows.cli.runtime import has_server, prepare_environment, set_up_logging
 from flows.params import FlowParams
 from flows.registry import FlowEntry
-from longvila.errors import ExitCode, NetworkError, Stopped
+from longvila.errors import ConfigError, ExitCode, NetworkError, Stopped
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,11 @@ def check_server() -> None:
 
     try:
         httpx.get(f"{url.rstrip('/')}/health", timeout=10.0).raise_for_status()
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
+    except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+        raise ConfigError(
+            f"PREFECT_API_URL={url} is no address. Write http://HOST:PORT/api, or unset it."
+        ) from error
+    except httpx.HTTPError as error:
         raise NetworkError(
             f"PREFECT_API_URL={url} does not answer ({type(error).__name__}). Start the server with "
             "'longvila up', or unset PREFECT_API_URL to run without one."
@@ -74,11 +78,13 @@ def _call(entry: FlowEntry, params: FlowParams) -> Any:
 
 def print_result(result: Any, *, json_lines: bool) -> None:
     """Write what a flow or task gave: for people its last word, for programs one JSON object."""
-    from pydantic import BaseModel
+    from pydantic_core import to_jsonable_python
 
     if json_lines:
-        plain = result.model_dump(mode="json") if isinstance(result, BaseModel) else result
-        sys.stdout.write(json.dumps({"event": "result", "result": plain}, default=str) + "\n")
+        plain = to_jsonable_python(result, fallback=str, inf_nan_mode="null")
+        sys.stdout.write(json.dumps({"event": "result", "result": plain}) + "\n")
+    elif isinstance(result, list | tuple):
+        sys.stdout.writelines(f"{item}\n" for item in result)
     elif result is not None:
         sys.stdout.write(f"{getattr(result, 'last_word', result)}\n")
     sys.stdout.flush()

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from longvila.config.model import Settings
+from longvila.config.model import NAME, Settings
+
+MAX_CARDS = 8  # as many colours as cards have
+QuestionKind = Literal[
+    "brightness",
+    "main_colour",
+    "colour_place",
+    "lightest_side",
+    "change",
+    "start_colour",
+    "end_colour",
+    "when_darkest",
+    "when_lightest",
+    "motion",
+    "texture",
+    "camera",
+    "count",
+    "recurs",
+    "synopsis",
+]
 
 
 class FetchConfig(Settings):
@@ -32,6 +51,14 @@ class ValidateConfig(Settings):
     min_duration_s: float = Field(default=2.0, ge=0)
     max_duration_s: float = Field(default=6 * 3600.0, gt=0)
     min_side: int = Field(default=32, gt=0, description="pixels")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> ValidateConfig:
+        if self.min_duration_s > self.max_duration_s:
+            raise ValueError(
+                f"min_duration_s={self.min_duration_s:g} is more than max_duration_s={self.max_duration_s:g}"
+            )
+        return self
 
 
 class DedupConfig(Settings):
@@ -61,6 +88,14 @@ class ClipConfig(Settings):
     min_s: float = Field(default=1.0, gt=0, description="shorter shots join their neighbour")
     max_s: float = Field(default=20.0, gt=0, description="longer shots are split")
 
+    @model_validator(mode="after")
+    def _in_order(self) -> ClipConfig:
+        if not self.min_s <= self.target_s <= self.max_s:
+            raise ValueError(
+                f"min_s={self.min_s:g} ≤ target_s={self.target_s:g} ≤ max_s={self.max_s:g} does not hold"
+            )
+        return self
+
 
 class CaptionConfig(Settings):
     """Who describes the clips."""
@@ -73,8 +108,8 @@ class QuestionConfig(Settings):
     """Who writes the questions, and how many."""
 
     writer: Literal["measured"] = "measured"
-    kinds: tuple[str, ...] = ()
-    window_s: tuple[float, ...] = Field(
+    kinds: tuple[QuestionKind, ...] = Field(default=(), description="none: all")
+    window_s: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         default=(), description="lengths of the spans asked about; none: whole videos"
     )
     stride_s: float = Field(default=4.0, gt=0)
@@ -100,37 +135,49 @@ class ShardConfig(Settings):
 class NeedleSetConfig(Settings):
     """A set of videos composed from real frames with cards hidden in them (evaluation, section 4)."""
 
-    name: str
+    name: str = Field(pattern=NAME, description="letters, digits, - and _")
     num_samples: int = Field(gt=0)
     min_frames: int = Field(gt=0)
     max_frames: int = Field(gt=0)
     lengths: Literal["uniform", "log_uniform"] = Field(
         default="uniform", description="each length as likely, or each doubling of it"
     )
-    needles: int = Field(default=4, ge=1)
-    seed: int = 0
+    needles: int = Field(default=4, ge=1, le=MAX_CARDS, description="cards per video, each of its own colour")
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> NeedleSetConfig:
+        if self.min_frames > self.max_frames:
+            raise ValueError(f"min_frames={self.min_frames} is more than max_frames={self.max_frames}")
+        return self
 
 
 class RecallTextConfig(Settings):
     """A text-only set that asks for values named earlier, for context extension."""
 
-    name: str
+    name: str = Field(pattern=NAME, description="letters, digits, - and _")
     num_samples: int = Field(gt=0)
     min_tokens: int = Field(gt=0)
     max_tokens: int = Field(gt=0)
-    pairs: int = Field(default=4, ge=1)
-    seed: int = 0
+    pairs: int = Field(default=4, ge=1, le=MAX_CARDS, description="each of its own colour")
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _in_order(self) -> RecallTextConfig:
+        if self.min_tokens > self.max_tokens:
+            raise ValueError(f"min_tokens={self.min_tokens} is more than max_tokens={self.max_tokens}")
+        return self
 
 
 class FrameCaptionConfig(Settings):
     """Single frames with a short true caption, for stages 1 and 2."""
 
-    name: str = "frame-captions"
+    name: str = Field(default="frame-captions", pattern=NAME, description="letters, digits, - and _")
     num_samples: int = Field(gt=0)
     card_share: float = Field(
         default=0.6, ge=0, le=1, description="share of the frames that show a card, as needle videos do"
     )
-    seed: int = 0
+    seed: int = Field(default=0, ge=0)
 
 
 class DataConfig(Settings):

@@ -2,29 +2,53 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Annotated
 
+from pydantic import Field, model_validator
+
+from longvila.config.data import MAX_CARDS
 from longvila.config.model import Settings
+
+Count = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class NeedleEvalConfig(Settings):
     """The needle grid: frames × depth."""
 
-    frames: tuple[int, ...] = (16, 32, 64, 128)
-    depths: tuple[float, ...] = (0.0, 0.25, 0.5, 0.75, 1.0)
+    frames: tuple[Count, ...] = Field(
+        default=(16, 32, 64, 128), min_length=1, description="lengths of the videos"
+    )
+    depths: tuple[Share, ...] = Field(
+        default=(0.0, 0.25, 0.5, 0.75, 1.0), min_length=1, description="0: the first frame; 1: the last"
+    )
     trials_per_cell: int = Field(default=16, gt=0)
-    needles: int = Field(default=4, ge=1, description="cards per video; all but one are distractors")
-    seed: int = 1000
+    needles: int = Field(
+        default=4, ge=1, le=MAX_CARDS, description="cards per video; all but one are distractors"
+    )
+    seed: int = Field(default=1000, ge=0)
 
 
 class FramesCurveConfig(Settings):
     """Accuracy against the number of sampled frames of one long video, each needle in one frame."""
 
     video_frames: int = Field(default=256, gt=0)
-    sampled: tuple[int, ...] = (8, 16, 32, 64, 128, 256)
+    sampled: tuple[Count, ...] = Field(
+        default=(8, 16, 32, 64, 128, 256), min_length=1, description="how many of them are shown"
+    )
     trials: int = Field(default=96, gt=0)
-    needles: int = Field(default=4, ge=1, description="cards per video; all but one are distractors")
-    seed: int = 2000
+    needles: int = Field(
+        default=4, ge=1, le=MAX_CARDS, description="cards per video; all but one are distractors"
+    )
+    seed: int = Field(default=2000, ge=0)
+
+    @model_validator(mode="after")
+    def _enough_frames(self) -> FramesCurveConfig:
+        if max(self.sampled) > self.video_frames:
+            raise ValueError(
+                f"sampled={max(self.sampled)} is more than the video_frames={self.video_frames} of each video"
+            )
+        return self
 
 
 class QaEvalConfig(Settings):

@@ -68,10 +68,17 @@ def _line(
         return f"{field}{where}: unknown key. {_nearest(location, model)}"
     if item["type"] == "missing":
         return f"{field}{where}: missing. {_description(location, model)}".rstrip()
-    message = item["msg"].removeprefix("Value error, ")
+    message = _plainly(item)
     given = item["input"]
     said = "" if isinstance(given, dict | list | tuple | BaseModel) else f"{given!r} was given. "
     return f"{field}{where}: {said}{message}. {_description(location, model)}".rstrip()
+
+
+def _plainly(item: ErrorDetails) -> str:
+    """What is wrong, without the names of Python's types."""
+    if item["type"] == "too_short":
+        return f"at least {item['ctx']['min_length']} must be given" if "ctx" in item else item["msg"]
+    return item["msg"].removeprefix("Value error, ").replace("valid tuple", "list")
 
 
 def dotted(location: Location, data: Any) -> str:

@@ -6,11 +6,13 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"  # of what becomes a folder or a file
+
 
 class Settings(BaseModel):
     """The base of all configuration: frozen, and an unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class VisionConfig(Settings):
@@ -29,6 +31,18 @@ class VisionConfig(Settings):
     select_layer: int = Field(
         default=-2, description="which hidden state is the feature; VILA takes the last but one"
     )
+
+    @model_validator(mode="after")
+    def _shape_fits(self) -> VisionConfig:
+        if self.patch_size > self.image_size:
+            raise ValueError(f"patch_size={self.patch_size} is larger than image_size={self.image_size}")
+        layers = self.num_layers
+        if self.pretrained is None and not -layers - 1 <= self.select_layer <= layers:
+            raise ValueError(
+                f"select_layer={self.select_layer} does not exist with num_layers={layers}. "
+                f"Use one of {-layers - 1} to {layers}"
+            )
+        return self
 
     @property
     def patches_per_side(self) -> int:
@@ -85,6 +99,11 @@ class LlmConfig(Settings):
     def _heads_divide(self) -> LlmConfig:
         if self.hidden_size % self.num_heads:
             raise ValueError(f"num_heads={self.num_heads} does not divide hidden_size={self.hidden_size}")
+        if self.hidden_size // self.num_heads % 2:
+            raise ValueError(
+                f"hidden_size={self.hidden_size} ÷ num_heads={self.num_heads} is odd. RoPE turns pairs, "
+                "so it must be even"
+            )
         if self.num_heads % self.num_kv_heads:
             raise ValueError(f"num_kv_heads={self.num_kv_heads} does not divide num_heads={self.num_heads}")
         return self

@@ -6,9 +6,10 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from longvila.config.consistency import check_consistency
 from longvila.config.data import DataConfig
 from longvila.config.evaluation import EvalConfig
-from longvila.config.model import ModelConfig, Settings
+from longvila.config.model import NAME, ModelConfig, Settings
 from longvila.config.stage import STAGES, OptimizerConfig, StageConfig, StageName
 
 
@@ -31,7 +32,7 @@ class ControlConfig(Settings):
     ``skip_extension``: ``like`` trained from ``start`` at the old RoPE base, without stage 4.
     """
 
-    name: str
+    name: str = Field(pattern=NAME, description="names its checkpoint: letters, digits, - and _")
     kind: Literal["theta_only", "skip_extension"]
     start: StageName
     like: StageName
@@ -62,6 +63,11 @@ class Recipe(Settings):
             for name in (control.start, control.like):
                 if name not in names:
                     raise ValueError(f"control {control.name!r} names stage {name!r}, which the recipe lacks")
+        return self
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Recipe:
+        check_consistency(self)
         return self
 
     def stage(self, name: str) -> StageConfig:

@@ -72,6 +72,8 @@ def source_list_path(name_or_path: str) -> Path:
         if (root / name_or_path / "sources.yaml").is_file():
             return root / name_or_path / "sources.yaml"
     known = sorted({found.parent.name for root in dataset_roots() for found in root.glob("*/sources.yaml")})
+    if path.is_dir():
+        raise InputError(f"There is no sources.yaml in the folder {path}. Write one, or name another list.")
     raise InputError(
         f"There is no source list {name_or_path!r}: neither a YAML file nor "
         f"datasets/{name_or_path}/sources.yaml. "

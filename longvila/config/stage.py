@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -11,6 +11,7 @@ from longvila.config.model import Settings
 StageName = Literal["align", "pretrain", "short_sft", "extend_context", "long_sft"]
 STAGES: tuple[StageName, ...] = ("align", "pretrain", "short_sft", "extend_context", "long_sft")
 Part = Literal["vision_tower", "projector", "llm"]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
 
 
 class LoraConfig(Settings):
@@ -18,7 +19,7 @@ class LoraConfig(Settings):
 
     rank: int = Field(default=8, gt=0)
     alpha: float = Field(default=16.0, gt=0)
-    targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj")
+    targets: tuple[str, ...] = Field(default=("q_proj", "k_proj", "v_proj", "o_proj"), min_length=1)
     train_embeddings_and_norms: bool = True
 
 
@@ -33,11 +34,13 @@ class OptimizerConfig(Settings):
     """AdamW and its schedule."""
 
     learning_rate: float = Field(gt=0)
-    part_learning_rates: dict[Part, float] = Field(default_factory=dict, description="where a part differs")
+    part_learning_rates: dict[Part, Annotated[float, Field(gt=0)]] = Field(
+        default_factory=dict, description="where a part differs"
+    )
     schedule: Literal["cosine", "constant"] = "cosine"
     warmup_ratio: float = Field(default=0.03, ge=0, lt=1, description="share of the steps")
     weight_decay: float = Field(default=0.0, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Momentum, Momentum] = (0.9, 0.999)
     grad_clip: float = Field(default=1.0, ge=0, description="global gradient norm; 0 turns clipping off")
 
 
@@ -106,4 +109,12 @@ class StageConfig(Settings):
                 )
         if self.lora and "llm" not in self.trains:
             raise ValueError("lora is set, but trains does not name llm")
+        if len(set(self.trains)) < len(self.trains):
+            raise ValueError(f"trains names a part twice: {', '.join(self.trains)}")
+        idle = sorted(set(self.optimizer.part_learning_rates) - set(self.trains))
+        if idle:
+            raise ValueError(
+                f"optimizer.part_learning_rates names {', '.join(idle)}, which this stage does not train "
+                f"(trains: {', '.join(self.trains)})"
+            )
         return self

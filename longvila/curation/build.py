@@ -220,7 +220,6 @@ def question_batch(
     progress: Progress = None,
 ) -> StepResult[Question]:
     """Write the questions of every video."""
-    questions.check_kinds(config.kinds)
 
     def process(item: Timeline) -> list[Question]:
         measures = scan.load_measures(workspace, item.scan)

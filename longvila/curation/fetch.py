@@ -122,6 +122,11 @@ def _copy(source: Source, part: Path, config: FetchConfig) -> None:
         except InputError as error:
             raise ItemError("missing", f"{source.url}: {error}") from error
         return
+    scheme = urlsplit(source.url).scheme
+    if "://" in source.url and scheme != "file":
+        raise ItemError(
+            "bad-url", f"{redacted(source.url)}: {scheme} is not fetched. Use http, https, s3, file or a path"
+        )
     path = Path(unquote(urlsplit(source.url).path)) if source.url.startswith("file://") else Path(source.url)
     if not path.is_file():
         raise ItemError("missing", f"There is no file {path}")

@@ -14,7 +14,6 @@ from longvila.curation import measure
 from longvila.curation.colours import COLOURS
 from longvila.curation.measure import Span
 from longvila.curation.sampling import Measures
-from longvila.errors import ConfigError
 from longvila.records import Caption, Evidence, Question, Shot, VideoRecord, content_id
 
 VERSION = 1
@@ -48,11 +47,11 @@ def write_questions(
     captions: Sequence[Caption],
     config: QuestionConfig,
 ) -> list[Question]:
-    """Write all questions about the windows of one video that are clear. Raises ``ConfigError`` for a kind.
+    """Write all questions about the windows of one video that are clear.
 
     ``max_per_video`` is kept by taking the first of an order that is random and always the same.
     """
-    kinds = check_kinds(config.kinds)
+    kinds = config.kinds or tuple(KINDS)
     cuts_s = tuple(shot.start_s for shot in shots if shot.index > 0)
     questions = []
     for start_s, stop_s in windows(video.duration_s, config):
@@ -63,14 +62,6 @@ def write_questions(
     chosen = sorted(questions, key=lambda question: question.question_id)[: config.max_per_video]
     keep = {question.question_id for question in chosen}
     return [question for question in questions if question.question_id in keep]
-
-
-def check_kinds(kinds: Sequence[str]) -> tuple[str, ...]:
-    """Return the kinds to write, all when none is named; ``ConfigError`` for an unknown one."""
-    unknown = [kind for kind in kinds if kind not in KINDS]
-    if unknown:
-        raise ConfigError(f"questions.kinds names {unknown}. Known kinds: {', '.join(KINDS)}.")
-    return tuple(kinds) or tuple(KINDS)
 
 
 def windows(duration_s: float, config: QuestionConfig) -> list[Times]:

@@ -68,4 +68,6 @@ def _watchable(video: Path) -> Iterator[None]:
     try:
         yield
     except ItemError as error:
-        raise InputError(f"{video} cannot be watched: {error.detail} Try it in a video player.") from error
+        raise InputError(
+            f"{video} cannot be watched: {error.detail.rstrip('.')}. Try it in a video player."
+        ) from error

@@ -26,9 +26,21 @@ def _check_group(path: Path, facts: Probe, group: int) -> int:
     start = int(keys[group])
     stop = int(keys[group + 1]) if group + 1 < len(keys) else int(facts.pts[-1]) + 1
     wanted = facts.pts[(facts.pts >= start) & (facts.pts < stop)][:_MAX_FRAMES]
-    found: set[int] = set()
+    missing = _missing(path, facts, wanted, seek=group > 0)
+    if missing and group > 0:
+        # Containers without an index (MPEG program streams) may seek past the frame: then from the start.
+        missing = _missing(path, facts, wanted, seek=False)
+    if missing:
+        raise _undecodable(path, facts, missing[0], "cannot be decoded")
+    return len(wanted)
+
+
+def _missing(path: Path, facts: Probe, wanted: np.ndarray, *, seek: bool) -> list[int]:
+    """The time stamps of ``wanted`` for which no frame comes out."""
+    start, found = int(wanted[0]), set[int]()
     with open_video(path) as (container, stream):
-        container.seek(start, stream=stream, backward=True)
+        if seek:
+            container.seek(start, stream=stream, backward=True)
         for frame in container.decode(stream):
             if frame.pts is None or frame.pts < start:
                 continue
@@ -37,10 +49,7 @@ def _check_group(path: Path, facts: Probe, group: int) -> int:
             found.add(frame.pts)
             if frame.pts >= wanted[-1]:
                 break
-    missing = [pts for pts in wanted.tolist() if pts not in found]
-    if missing:
-        raise _undecodable(path, facts, missing[0], "cannot be decoded")
-    return len(wanted)
+    return [pts for pts in wanted.tolist() if pts not in found]
 
 
 def _undecodable(path: Path, facts: Probe, pts: int, what: str) -> ItemError:

@@ -111,7 +111,7 @@ def test_unknown_key_names_file_line_and_the_nearest_key(small: Path) -> None:
         ("name: short_sft", "name: align", "each at most once"),
         ("name: small", "name: Small One", "String should match pattern"),
         ("max_tokens: 512", "max_tokens: [512]", "valid integer"),
-        ("mixture: [{dataset: captions}]", "mixture: []", "at least 1 item"),
+        ("mixture: [{dataset: captions}]", "mixture: []", "at least 1 must be given"),
     ],
 )
 def test_each_wrong_field_is_explained(small: Path, old: str, new: str, expected: str) -> None:

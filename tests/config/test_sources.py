@@ -35,7 +35,7 @@ def test_two_sources_of_one_name_are_refused(tmp_path: Path) -> None:
 
 
 def test_empty_list_and_wrong_fields_are_explained(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="at least 1 item"):
+    with pytest.raises(ConfigError, match="at least 1 must be given"):
         load_sources(write(tmp_path, "sources: []\n"))
     with pytest.raises(
         ConfigError, match=r"sources.0.licence \(line 2\): unknown key. Did you mean 'license'"

@@ -84,3 +84,9 @@ def test_too_large_a_local_file(workspace, tmp_path):
     small = FetchConfig(max_size_bytes=10)
     with pytest.raises(ItemError, match="too-large"):
         fetch_source(Source(source_id="a", url=str(path)), workspace=workspace, config=small)
+
+
+def test_a_scheme_that_is_not_fetched_is_said_not_looked_for_on_disk(workspace):
+    with pytest.raises(ItemError, match="ftp is not fetched") as caught:
+        fetch(workspace, "ftp://127.0.0.1/a.mp4")
+    assert caught.value.reason == "bad-url"

@@ -109,6 +109,43 @@ def test_a_run_started_over_the_api_completes(stack: Stack, tmp_path: Path) -> N
     assert (state["type"], state["name"]) == ("COMPLETED", "Skipped"), state
 
 
+@pytest.mark.timeout(400)
+def test_a_build_started_over_the_api_writes_its_shards_and_shows_its_progress(
+    stack: Stack, tmp_path: Path
+) -> None:
+    build = deployments(stack)["build-dataset"]["id"]
+    params = {"recipe": "tiny", "workspace": str(tmp_path / "ws"), "overrides": small_build(tmp_path)}
+    started = stack.api(f"deployments/{build}/create_flow_run", {"parameters": {"params": params}})
+    assert started.status_code == 201, started.text
+    run_id = started.json()["id"]
+    state = wait_for(stack, run_id)
+    assert state["type"] == "COMPLETED", state
+    made = {path.parent.name for path in (tmp_path / "ws" / "shards").glob("*/index.parquet")}
+    assert made == {"questions", "frame-captions"}
+    found = stack.api("artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [run_id]}}}).json()
+    assert {"progress", "table"} <= {artifact["type"] for artifact in found}
+    runs = stack.api("task_runs/filter", {"task_runs": {"flow_run_id": {"any_": [run_id]}}}).json()
+    assert {run["state_type"] for run in runs} == {"COMPLETED"}
+
+
+def small_build(folder: Path) -> list[str]:
+    """Two videos, and of the composed sets one only."""
+    lines = ["sources:"]
+    for name, split in (("09-lesson", "train"), ("05-workshop", "heldout")):
+        path = ROOT / "datasets" / "demo" / "videos" / f"{name}.mp4"
+        lines.append(f"  - {{url: {path}, split: {split}, license: CC BY 3.0}}")
+    (folder / "sources.yaml").write_text("\n".join(lines) + "\n")
+    stages = ("align", "pretrain", "short_sft", "extend_context", "long_sft")
+    return [
+        f"data.sources={folder / 'sources.yaml'}",
+        "data.questions.stride_s=2",
+        "data.questions.max_per_video=200",
+        "data.needle_sets=[]",
+        "data.recall_texts=[]",
+        *(f"stages.{name}.mixture=[{{dataset: questions}}]" for name in stages),
+    ]
+
+
 @pytest.mark.timeout(60)
 def test_a_wrong_parameter_is_refused_by_the_form(stack: Stack) -> None:
     refresh = deployments(stack)["refresh-dataset"]["id"]

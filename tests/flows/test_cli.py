@@ -115,6 +115,8 @@ def test_config_validate_and_schema(longvila: Command) -> None:
         (("train", "logs", "/nowhere"), "is not the folder of a training run"),
         (("eval", "compare", "/nowhere/result.json"), "no evaluation result at"),
         (("ask", "/nowhere", "a.mp4", "what"), "/nowhere"),
+        (("ask", "long_sft", "a.mp4", "what"), "WORKSPACE/checkpoints/long_sft"),
+        (("flow", "run", "lifecycle", "--workspace", ""), "workspace"),
         (("nonsense",), "No such command"),
         (("up", "--deployments", "/nowhere/prefect.yaml"), "There is no /nowhere/prefect.yaml"),
     ],

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import pytest
 
-from flows.params import LifecycleParams
+from flows.params import BuildParams, LifecycleParams
 from flows.preflight import check_before_start
 from longvila.errors import ConfigError, InputError, MachineError, UserError
 
@@ -62,3 +62,48 @@ def test_too_little_disk_is_told_before_anything_starts(
 def test_unknown_storage_is_told(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="unknown scheme 'gs'"):
         check_before_start(params(tmp_path, storage="gs://bucket"))
+
+
+def test_the_source_list_is_named_as_it_is(tmp_path: Path) -> None:
+    listed = tmp_path / "mine.yaml"
+    listed.write_text("sources:\n  - {url: a.mp4}\n")
+    with pytest.raises(InputError, match=r"None of the 1 videos that .*/mine\.yaml lists"):
+        check_before_start(params(tmp_path / "ws", overrides=(f"data.sources={listed}",)))
+
+
+def test_a_folder_without_a_source_list_is_told(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"no sources\.yaml in the folder"):
+        check_before_start(params(tmp_path / "ws", overrides=(f"data.sources={tmp_path}",)))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "model.vision.pretrained=/nowhere/tower",
+        "model.llm.pretrained=./nowhere",
+        "model.tokenizer=~/nowhere",
+        "stages.align.mixture=[{dataset: /nowhere/shards/mine}]",
+    ],
+)
+def test_folders_that_a_recipe_names_are_looked_for_before_the_first_stage(
+    tmp_path: Path, change: str
+) -> None:
+    with pytest.raises(InputError, match=rf"{change.partition('=')[0]} .*no folder .*nowhere"):
+        check_before_start(params(tmp_path / "ws", overrides=(change,)))
+    assert not (tmp_path / "ws" / "videos").exists()
+
+
+@pytest.mark.parametrize(("given", "lacks"), [("train", "heldout"), ("heldout", "train")])
+def test_a_life_needs_videos_to_train_on_and_to_be_measured_on(
+    tmp_path: Path, given: str, lacks: str
+) -> None:
+    listed = tmp_path / "sources.yaml"
+    listed.write_text(f"sources:\n  - {{url: https://example.org/a.mp4, split: {given}}}\n")
+    change = (f"data.sources={listed}",)
+    with pytest.raises(InputError, match=f"no video of split '{lacks}'"):
+        check_before_start(params(tmp_path / "ws", overrides=change))
+    if given == "train":
+        build = BuildParams.model_validate(
+            {"recipe": "demo", "workspace": str(tmp_path / "ws"), "overrides": change}
+        )
+        assert check_before_start(build).name == "demo"

@@ -130,3 +130,15 @@ def test_common_prefix():
     assert common_prefix(a, np.array([1, 2, 9, 4])) == 2
     assert common_prefix(a, a[:3]) == 3
     assert common_prefix(a, a[:0]) == 0
+
+
+def test_a_question_mark_is_not_a_word_that_the_answer_follows(knowing):
+    plain = knowing.ask(VIDEO, "digit on red", frames=2)
+    marked = knowing.ask(VIDEO, "digit on red?", frames=2)
+    assert (marked.text, marked.notes) == (plain.text, plain.notes)
+    assert marked.prompt_tokens == plain.prompt_tokens
+
+
+def test_an_empty_question_is_refused(knowing):
+    with pytest.raises(InputError, match="question is empty"):
+        knowing.ask(VIDEO, "  ", frames=2)
