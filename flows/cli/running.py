@@ -36,8 +36,8 @@ def run_flow(entry: FlowEntry, params: FlowParams, *, debug: bool, json_lines: b
 
 
 def _server() -> AbstractContextManager[None]:
-    """The user's server needs nothing; Prefect's own, in the workspace, must not be that of a killed flow."""
-    from flows.cli.leftovers import own_server
+    """The user's server, or one in the workspace for the length of the flow."""
+    from flows.cli.own_server import own_server
 
     if has_server():
         return nullcontext()

@@ -1,15 +1,17 @@
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import httpx
 import psutil
 import pytest
 
-from flows.cli.leftovers import SERVER, end_leftover_servers, own_server
+from flows.cli.own_server import SERVER, end_leftover_servers, own_server
 from flows.cli.running import check_server
 from flows.timing import Timer
 from longvila.errors import ExitCode, NetworkError
@@ -73,7 +75,8 @@ def test_the_server_of_a_killed_flow_is_ended_and_no_other(tmp_path: Path) -> No
             process.wait()
 
 
-def test_a_second_flow_ends_nothing_of_the_first(tmp_path: Path) -> None:
+def test_a_second_flow_ends_nothing_of_the_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
     with own_server(tmp_path):
         running = fake_server(tmp_path)
         try:
@@ -83,6 +86,26 @@ def test_a_second_flow_ends_nothing_of_the_first(tmp_path: Path) -> None:
         finally:
             running.kill()
             running.wait()
+
+
+def test_a_server_of_its_own_hears_no_ctrl_c_and_ends_with_the_flow(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
+    with own_server(tmp_path):
+        url = os.environ["PREFECT_API_URL"]
+        (server,) = [p for p in psutil.process_iter() if _is_server(p, tmp_path)]
+        assert os.getsid(server.pid) != os.getsid(0)
+        assert httpx.get(f"{url}/health", timeout=10).json() is True
+    assert "PREFECT_API_URL" not in os.environ
+    assert not server.is_running()
+
+
+def _is_server(process: psutil.Process, home: Path) -> bool:
+    try:
+        return SERVER in process.cmdline() and process.environ().get("PREFECT_HOME") == str(home)
+    except psutil.Error:
+        return False
 
 
 def test_server_that_is_away_is_told_before_the_flow_starts(monkeypatch: pytest.MonkeyPatch) -> None:
