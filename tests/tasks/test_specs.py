@@ -67,7 +67,9 @@ def test_what_is_missing_or_wrong_is_told(reference: WorkspaceRef) -> None:
     with pytest.raises(InputError, match="no checkpoint 'start'"):
         spec_for(recipe(), "align", reference)
     with pytest.raises(InputError, match="There is no data set"):
-        spec_for(recipe("stages.extend_context.mixture.0.dataset=nowhere"), "extend_context", reference)
+        spec_for(recipe("stages.extend_context.mixture.0.dataset=recall-short"), "extend_context", reference)
+    with pytest.raises(ConfigError, match="makes no such data set"):
+        recipe("stages.extend_context.mixture.0.dataset=nowhere")
     with pytest.raises(ConfigError, match="no stage 'middle'"):
         spec_for(recipe(), "middle", reference)
     with pytest.raises(ConfigError, match="engine='jax'"):

@@ -46,7 +46,7 @@ MODEL = ModelConfig(
 
 
 def stage(**changes: Any) -> StageConfig:
-    """A stage of a few fast steps on the CPU."""
+    """A stage of a few fast steps on the CPU; learning rates of parts that do not train are left out."""
     settings: dict[str, Any] = {
         "name": "short_sft",
         "trains": ("vision_tower", "projector", "llm"),
@@ -63,7 +63,11 @@ def stage(**changes: Any) -> StageConfig:
         "checkpoint_every_steps": 2,
         "step_timeout_s": 120.0,
     }
-    return StageConfig.model_validate({**settings, **changes})
+    settings |= changes
+    optimizer: OptimizerConfig = settings["optimizer"]
+    rates = {part: rate for part, rate in optimizer.part_learning_rates.items() if part in settings["trains"]}
+    settings["optimizer"] = optimizer.model_copy(update={"part_learning_rates": rates})
+    return StageConfig.model_validate(settings)
 
 
 def samples(count: int = 24) -> list[SampleWithFrames]:
