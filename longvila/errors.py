@@ -9,6 +9,7 @@
     │   └── MachineError         disk, permission, port, missing program
     ├── TransientError           what a retry can mend (exit code 4)
     │   ├── NetworkError         a connection, a 5xx, a timeout
+    │   ├── PeerLost             another process of the same world died; the message names it
     │   └── TrainingInterrupted  a lost peer or a preemption; resumes from the last checkpoint
     ├── ItemError                one item of many is bad; becomes a Rejection, never stops the others
     ├── TrainingFailed           a stage ended and a blind retry would not help (exit code 1)
@@ -67,6 +68,10 @@ class TransientError(LongVilaError):
 
 class NetworkError(TransientError):
     """A connection, a server's 5xx answer, or a timeout."""
+
+
+class PeerLost(TransientError):
+    """Another process of the same world died or hangs. The message names it."""
 
 
 class TrainingInterrupted(TransientError):

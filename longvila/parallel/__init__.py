@@ -6,8 +6,10 @@ their seats, ``make_attend`` attends over the whole row, ``loss`` adds up what e
 
 from longvila.parallel.attention import ATTENTION_NAME, Attend, make_attend, register_attention
 from longvila.parallel.comm import Group
+from longvila.parallel.degrees import DegreeChoice, choose_degrees
 from longvila.parallel.exchange import Exchange, make_exchange
-from longvila.parallel.groups import Groups, check_degrees, make_groups
+from longvila.parallel.groups import Groups, check_degrees, make_groups, make_groups_of
+from longvila.parallel.kernels import KERNEL_NAMES
 from longvila.parallel.layout import Layout
 from longvila.parallel.loss import (
     IGNORE_INDEX,
@@ -16,28 +18,36 @@ from longvila.parallel.loss import (
     for_data_parallel,
     shift_labels,
 )
-from longvila.parallel.memory import enable_checkpointing, keep_attention
+from longvila.parallel.memory import HostMemory, enable_checkpointing, keep_attention, tile_tokens
 from longvila.parallel.plan import Plan, make_plan
+from longvila.parallel.rotary import follow_documents
 
 __all__ = [
     "ATTENTION_NAME",
     "IGNORE_INDEX",
+    "KERNEL_NAMES",
     "Attend",
+    "DegreeChoice",
     "Exchange",
     "Group",
     "Groups",
+    "HostMemory",
     "Layout",
     "LossOut",
     "Plan",
     "check_degrees",
+    "choose_degrees",
     "chunked_cross_entropy",
     "enable_checkpointing",
+    "follow_documents",
     "for_data_parallel",
     "keep_attention",
     "make_attend",
     "make_exchange",
     "make_groups",
+    "make_groups_of",
     "make_plan",
     "register_attention",
     "shift_labels",
+    "tile_tokens",
 ]

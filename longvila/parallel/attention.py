@@ -12,19 +12,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Protocol
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 
 from longvila.errors import ConfigError
 from longvila.parallel.blocks import Blocks
-from longvila.parallel.function import AttentionFunction, Part, head_parts
+from longvila.parallel.function import AttentionFunction, Part
 from longvila.parallel.groups import Groups
+from longvila.parallel.heads import HeadPart, HeadPlan
 from longvila.parallel.kernels import pick_kernel
 from longvila.parallel.layout import Layout
 from longvila.parallel.plan import Plan
 from longvila.parallel.ring import RingAttention
+from longvila.parallel.rotary import DocumentRows, depends_on_length
 from longvila.parallel.schedule import make_schedule
 
 ATTENTION_NAME = "mmsp"
@@ -52,11 +57,12 @@ class Attend(Protocol):
         ...
 
 
-def make_attend(plan: Plan | Layout, groups: Groups, *, head_groups: int = 0) -> Attend:
+def make_attend(plan: Plan | Layout, groups: Groups, *, head_groups: int = 0, kernel: str = "auto") -> Attend:
     """Bind a plan's layout to the processes of ``groups``.
 
     With ``head_groups`` > 1 heads go through in so many groups: one group's messages hide behind another's
-    computation, and attention's buffers shrink. Raises ConfigError when plan and groups disagree.
+    computation, and attention's buffers shrink. ``kernel`` names what computes a block of attention, one of
+    ``KERNEL_NAMES``. Raises ConfigError when plan and groups disagree.
     """
     layout = plan.layout if isinstance(plan, Plan) else plan
     planned, given = (layout.ulysses_degree, layout.ring_degree), (groups.ulysses_degree, groups.ring_degree)
@@ -65,17 +71,25 @@ def make_attend(plan: Plan | Layout, groups: Groups, *, head_groups: int = 0) ->
             f"the plan is made for (ulysses_degree, ring_degree) = {planned}, the groups for {given}. "
             "Make both with the same degrees."
         )
-    return _MmspAttend(layout, groups, head_groups)
+    return _MmspAttend(layout, groups, head_groups, kernel)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _MmspAttend:
     """See make_attend. All index tables are made once per layout and reused by every layer."""
 
     layout: Layout
     groups: Groups
     head_groups: int
+    kernel: str
+    gave_lengths: bool = False
 
+    @property
+    def lengths_matter(self) -> bool:
+        """Whether a rank cannot see by itself how long a document is, and nobody asked for lengths."""
+        return not self.gave_lengths and (self.layout.sp_size > 1 or len(self.layout.lengths) > 1)
+
+    @torch.compiler.disable(reason="messages and index tables are made outside of compiled graphs")
     def __call__(
         self,
         q_BHtD: Tensor,
@@ -89,18 +103,41 @@ class _MmspAttend:
         _check_shapes(q_BHtD, k_BhtD, v_BhtD, self.layout)
         q, k, v = (x[0].transpose(0, 1).to(v_BhtD.dtype) for x in (q_BHtD, k_BhtD, v_BhtD))
         parts = self._parts(q, k.shape[1], scale, window)
-        out: Any = AttentionFunction.apply(q, k, v, sinks, parts, self.groups.ulysses)
+        out: Any = AttentionFunction.apply(q, k, v, sinks, parts)
         return out[None]
+
+    def document_rows(self, device: torch.device) -> tuple[DocumentRows, ...]:
+        """Return this rank's tokens by the length of their document, for RoPE that looks at lengths."""
+        self.gave_lengths = True
+        return _document_rows(self.layout, self.groups.sp_rank, device)
 
     def _parts(self, q_tHD: Tensor, num_kv_heads: int, scale: float, window: int | None) -> tuple[Part, ...]:
         """Return the groups of heads that go through one after another, and their way through the ring."""
         layout = self.layout if window is None else replace(self.layout, window=window)
         schedule = make_schedule(layout, self.groups.ring_rank, q_tHD.device)
         parts = []
-        for q, kv, heads in head_parts(q_tHD.shape[1], num_kv_heads, layout.ulysses_degree, self.head_groups):
-            kernel = pick_kernel(q_tHD, heads.uniform(self.groups.ulysses_rank))
-            parts.append(Part(q, kv, heads, RingAttention(Blocks(schedule, kernel, scale), self.groups.ring)))
+        for heads in head_parts(q_tHD.shape[1], num_kv_heads, layout.ulysses_degree, self.head_groups):
+            kernel = pick_kernel(q_tHD, heads.uniform(self.groups.ulysses_rank), name=self.kernel)
+            ring = RingAttention(Blocks(schedule, kernel, scale), self.groups.ring)
+            parts.append(Part(heads, ring, self.groups.ulysses))
         return tuple(parts)
+
+
+@lru_cache(maxsize=32)
+def _document_rows(layout: Layout, sp_rank: int, device: torch.device) -> tuple[DocumentRows, ...]:
+    lengths_t = layout.document_lengths()[layout.positions_of(sp_rank)]
+    return tuple(
+        DocumentRows(int(length), torch.from_numpy(np.flatnonzero(lengths_t == length)).to(device))
+        for length in np.unique(lengths_t)
+    )
+
+
+@lru_cache(maxsize=32)
+def head_parts(
+    num_heads: int, num_kv_heads: int, ulysses_degree: int, head_groups: int
+) -> tuple[HeadPart, ...]:
+    """Divide heads over ranks and into groups that go through one after another."""
+    return HeadPlan(num_heads, num_kv_heads, ulysses_degree).parts(head_groups)
 
 
 def mmsp_attention(
@@ -128,6 +165,7 @@ def mmsp_attention(
             f'attn_implementation="{ATTENTION_NAME}" needs its plan: call the model with '
             "attend=longvila.parallel.make_attend(plan, groups)."
         )
+    _check_rope(module, attend)
     causal = is_causal if is_causal is not None else getattr(module, "is_causal", True)
     _refuse(dropout=dropout, mask=attention_mask, softcap=softcap, causal=causal)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
@@ -156,6 +194,17 @@ def register_attention() -> None:
 def _as_mask_function(function: Callable[..., None]) -> Callable[..., Any]:
     """Hide from the type checker that no mask comes out, which transformers takes well."""
     return function
+
+
+def _check_rope(module: nn.Module, attend: Attend) -> None:
+    """Raise ConfigError for RoPE that would take a rank's longest part for the length of a document."""
+    parameters = getattr(getattr(module, "config", None), "rope_parameters", None)
+    if isinstance(attend, _MmspAttend) and attend.lengths_matter and depends_on_length(parameters):
+        raise ConfigError(
+            f"{type(module).__name__} has RoPE that depends on the length of a document (rope_parameters="
+            f"{parameters}), which a rank that holds a part of it does not know. "
+            "Call longvila.parallel.follow_documents(model) once, before the model runs."
+        )
 
 
 def _refuse(*, dropout: float, mask: Tensor | None, softcap: float | None, causal: bool) -> None:

@@ -6,11 +6,14 @@ A group of one needs no torch.distributed, so that one process and many take the
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Protocol
 
 import torch.distributed as dist
 from torch import Tensor
+
+from longvila.parallel.attendance import Attendance
 
 
 class Work(Protocol):
@@ -22,22 +25,30 @@ class Work(Protocol):
 
 
 class _Done:
-    """The work of a group of one: nothing is under way."""
-
     def wait(self) -> None:
         pass
+
+
+DONE: Work = _Done()
+"""The work of a group of one: nothing is under way."""
+
+
+Naming = Callable[[], AbstractContextManager[None]]
+"""What says who is lost when messages fail within."""
 
 
 class _AllOf:
     """Several works as one. Holds the tensors, so that none is freed while it is on its way."""
 
-    def __init__(self, works: Sequence[Work], tensors: Sequence[Tensor]) -> None:
+    def __init__(self, works: Sequence[Work], tensors: Sequence[Tensor], naming: Naming) -> None:
         self._works = works
         self._tensors = tensors
+        self._naming = naming
 
     def wait(self) -> None:
-        for work in self._works:
-            work.wait()
+        with self._naming():
+            for work in self._works:
+                work.wait()
         self._tensors = ()
 
 
@@ -84,14 +95,14 @@ class OneProcess(Group):
         """Copy."""
         assert list(output_splits) == list(source_splits) == [len(source)]
         output.copy_(source)
-        return _Done()
+        return DONE
 
     def exchange(
         self, *, sends: Sequence[tuple[int, Tensor]], receives: Sequence[tuple[int, Tensor]]
     ) -> Work:
         """Nobody is there to send to."""
         assert not (*sends, *receives), "a group of one has no peers"
-        return _Done()
+        return DONE
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
         """Return ``tensor`` as it is."""
@@ -106,10 +117,14 @@ class OneProcess(Group):
 
 
 class TorchGroup(Group):
-    """A group of processes of torch.distributed (gloo or NCCL)."""
+    """A group of processes of torch.distributed (gloo or NCCL).
 
-    def __init__(self, process_group: dist.ProcessGroup) -> None:
+    With ``attendance``, PeerLost says who is lost when messages fail.
+    """
+
+    def __init__(self, process_group: dist.ProcessGroup, attendance: Attendance | None = None) -> None:
         self._group = process_group
+        self._naming = attendance.naming_the_lost if attendance is not None else nullcontext
         self.rank = dist.get_rank(process_group)
         self.size = dist.get_world_size(process_group)
 
@@ -117,11 +132,12 @@ class TorchGroup(Group):
         self, output: Tensor, source: Tensor, *, output_splits: Sequence[int], source_splits: Sequence[int]
     ) -> Work:
         """Start one ``all_to_all_single``."""
-        work = dist.all_to_all_single(
-            output, source, list(output_splits), list(source_splits), group=self._group, async_op=True
-        )
+        with self._naming():
+            work = dist.all_to_all_single(
+                output, source, list(output_splits), list(source_splits), group=self._group, async_op=True
+            )
         assert work is not None
-        return _AllOf([work], [output, source])
+        return _AllOf([work], [output, source], self._naming)
 
     def exchange(
         self, *, sends: Sequence[tuple[int, Tensor]], receives: Sequence[tuple[int, Tensor]]
@@ -133,20 +149,24 @@ class TorchGroup(Group):
             for operation, peer, tensor in pairs
             if tensor.numel()
         ]
-        works = dist.batch_isend_irecv(operations) if operations else []
-        return _AllOf(works, [tensor for _, _, tensor in pairs])
+        with self._naming():
+            works = dist.batch_isend_irecv(operations) if operations else []
+        return _AllOf(works, [tensor for _, _, tensor in pairs], self._naming)
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
         """Sum in place."""
-        dist.all_reduce(tensor, group=self._group)
+        with self._naming():
+            dist.all_reduce(tensor, group=self._group)
         return tensor
 
     def gather_objects(self, value: Any) -> list[Any]:
         """Gather through pickles: for small things, outside of the hot path."""
         values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value, group=self._group)
+        with self._naming():
+            dist.all_gather_object(values, value, group=self._group)
         return values
 
     def barrier(self) -> None:
         """Wait for all."""
-        dist.barrier(group=self._group)
+        with self._naming():
+            dist.barrier(group=self._group)

@@ -1,18 +1,20 @@
-"""The autograd function of attention over all ranks: tokens to heads, around the ring, and back.
+"""Attention over all ranks, forward and backward: tokens to heads, around the ring, and back.
 
-It saves what lies between the two all-to-alls, as it is on this rank. Heads may go through in groups, one
-group's messages on their way while another is computed.
+``attend`` and ``gradients`` are plain functions; ``AttentionFunction`` makes them one node of autograd, which
+saves what lies between the two all-to-alls, as it is on this rank. Heads may go through in parts, one part's
+messages on their way while another is computed.
 """
 
 # t tokens held by this rank, T rows of a ring place between the two all-to-alls, H query heads, h KV heads,
-# D head size.
+# D head size. q, k, v, out of one part: T rows, the heads of the part that are held here.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,43 +22,135 @@ from torch.autograd.function import once_differentiable
 
 from longvila.parallel.blocks import Saved
 from longvila.parallel.comm import Group
-from longvila.parallel.heads import HeadPlan, HeadRange, head_group_ranges
+from longvila.parallel.heads import HeadPart, HeadRange
 from longvila.parallel.memory import Attended, recall, remember
-from longvila.parallel.merge import add_sinks, sink_gradient
+from longvila.parallel.merge import add_sinks, sink_gradient, sum_dtype
 from longvila.parallel.ring import RingAttention
-from longvila.parallel.ulysses import (
-    Heads,
-    Pending,
-    gather_gradients,
-    gather_queries,
-    scatter_heads,
-    scatter_queries,
-)
+from longvila.parallel.ulysses import Behind, OnTheWay, ahead, to_heads, to_tokens
+
+
+class Heads(NamedTuple):
+    """Query, key and value heads of the same tokens, or their gradients."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+
+
+class PartSaved(NamedTuple):
+    """What the backward pass needs of one part: the heads that arrived with it, and its result."""
+
+    q: Tensor
+    new_k: Tensor
+    new_v: Tensor
+    out: Tensor
+    lse: Tensor
+
+
+@dataclass
+class Carried:
+    """The KV head that the part before looked at too, and what that part found of its gradient."""
+
+    k: Tensor | None = None
+    v: Tensor | None = None
+    dk: Tensor | None = None
+    dv: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Part:
-    """Heads that go through together: which ones, their division over ranks, their way in the ring."""
+    """Heads that go through together: their division over ranks, their way around the ring."""
 
-    q: HeadRange
-    kv: HeadRange
-    heads: HeadPlan
+    heads: HeadPart
     ring: RingAttention
+    group: Group
 
-    def scatter(self, tokens: Heads, group: Group) -> Pending[Heads]:
-        """Start the way of this part's heads of q, k, v from tokens to heads."""
-        kv = slice(self.kv.start, self.kv.stop)
-        own = Heads(tokens.q[:, self.q.start : self.q.stop], tokens.k[:, kv], tokens.v[:, kv])
-        return scatter_heads(own, plan=self.heads, group=group)
+    def scatter(self, tokens: Heads) -> OnTheWay:
+        """Start the way of this part's heads of q, k, v to the ranks that work on them."""
+        return to_heads(tokens, (self.heads.q, self.heads.arriving, self.heads.arriving), self.group)
 
-    def scatter_gradient(self, dout_tHD: Tensor, group: Group) -> Pending[Tensor]:
-        """Start the way of this part's heads of the output's gradient."""
-        return scatter_queries(dout_tHD[:, self.q.start : self.q.stop], plan=self.heads, group=group)
+    def attend(self, heads: Heads, sinks_H: Tensor | None) -> Attended:
+        """Attend over the ring; give (out, lse) into keeping where a checkpoint asks for it."""
+        out, lse = self.ring.forward(*heads)
+        if sinks_H is not None:
+            out, lse = add_sinks(out, lse, self.sinks(sinks_H))
+        result = Attended(out, lse)
+        remember(result)
+        return result
 
-    def own_sinks(self, sinks_H: Tensor, group: Group) -> Tensor:
+    def gradients(self, dout: Tensor, kept: PartSaved, carried: Carried) -> list[Tensor]:
+        """Return dq, and dk and dv of the KV heads that no later part looks at, in the inputs' dtype.
+
+        ``carried`` is handed from part to part.
+        """
+        k, v = self.with_carried(kept.new_k, carried.k), self.with_carried(kept.new_v, carried.v)
+        dq, dk, dv = self.ring.backward(Saved(dout, kept.q, kept.out, kept.lse), k, v)
+        dk, dv = _with_earlier(dk, carried.dk), _with_earlier(dv, carried.dv)
+        ended, held = self._own(self.heads.ended).size, self._own(self.heads.kv).size
+        carried.k = carried.v = carried.dk = carried.dv = None
+        if ended < held:
+            carried.k, carried.v, carried.dk, carried.dv = (x[:, ended:] for x in (k, v, dk, dv))
+        return [x.to(dout.dtype) for x in (dq, dk[:, :ended], dv[:, :ended])]
+
+    def gather_gradients(self, rounded: list[Tensor]) -> OnTheWay:
+        """Start the way back of what ``gradients`` returned, which is used up."""
+        return to_tokens(rounded, (self.heads.q, self.heads.ended, self.heads.ended), self.group)
+
+    def with_carried(self, new: Tensor, before: Tensor | None) -> Tensor:
+        """Put the KV head that the part before looked at too, if there is one, in front of new ones."""
+        carried = self._own(self.heads.kv).size - new.shape[1]
+        if not carried:
+            return new
+        assert before is not None, "no part comes before the first"
+        last = before[:, -carried:]
+        return torch.cat([last, new], dim=1) if new.shape[1] else last
+
+    def sinks(self, sinks_H: Tensor) -> Tensor:
         """Return the sinks of this part's query heads held by this rank (a view)."""
-        held = self.heads.q_ranges[group.rank]
-        return sinks_H[self.q.start + held.start : self.q.start + held.stop]
+        held = self._own(self.heads.q)
+        return sinks_H[held.start : held.stop]
+
+    def _own(self, ranges: tuple[HeadRange, ...]) -> HeadRange:
+        return ranges[self.group.rank]
+
+
+def attend(tokens: Heads, sinks_H: Tensor | None, parts: Sequence[Part]) -> tuple[Tensor, list[PartSaved]]:
+    """Return out_tHD, and part by part what the backward pass needs."""
+    saved: list[PartSaved] = []
+    out_tHD, behind = _Columns(tokens.q.shape[1]), Behind()
+    k = v = None
+    arrivals = ahead([partial(part.scatter, tokens) for part in parts])
+    for part in parts:
+        q, new_k, new_v = next(arrivals)
+        k, v = part.with_carried(new_k, k), part.with_carried(new_v, v)
+        result = recall() or part.attend(Heads(q, k, v), sinks_H)
+        way = to_tokens([result.out], [part.heads.q], part.group)
+        behind.push(way, partial(out_tHD.put, part.heads.q))
+        saved.append(PartSaved(q, new_k, new_v, *result))
+    behind.finish()
+    return out_tHD.whole(), saved
+
+
+def gradients(
+    dout_tHD: Tensor, sinks_H: Tensor | None, parts: Sequence[Part], saved: list[PartSaved]
+) -> tuple[Heads, Tensor | None]:
+    """Return dq_tHD, dk_thD, dv_thD and the gradient of the sinks; what the ring needs again travels again.
+
+    ``saved`` is used up: here memory is at its fullest, so nothing is held longer than it is needed.
+    """
+    whole, behind = _HeadGradients(dout_tHD.shape[1], parts), Behind()
+    dsinks_H = None if sinks_H is None else torch.zeros_like(sinks_H)
+    arrivals = ahead([partial(to_heads, [dout_tHD], [part.heads.q], part.group) for part in parts])
+    carried = Carried()
+    for part in parts:
+        (dout,), kept = next(arrivals), saved.pop(0)
+        if sinks_H is not None and dsinks_H is not None:
+            part.sinks(dsinks_H).copy_(sink_gradient(dout, kept.out, kept.lse, part.sinks(sinks_H)))
+        rounded = part.gradients(dout, kept, carried)
+        del dout, kept
+        behind.push(part.gather_gradients(rounded), partial(whole.put, part.heads))
+    behind.finish()
+    return whole.whole(), dsinks_H
 
 
 class AttentionFunction(torch.autograd.Function):
@@ -64,76 +158,99 @@ class AttentionFunction(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        q_tHD: Tensor,
-        k_thD: Tensor,
-        v_thD: Tensor,
-        sinks_H: Tensor | None,
-        parts: Sequence[Part],
-        group: Group,
+        ctx: Any, q_tHD: Tensor, k_thD: Tensor, v_thD: Tensor, sinks_H: Tensor | None, parts: Sequence[Part]
     ) -> Tensor:
-        """Attend, part after part, the next part's messages under way."""
-        tokens, saved, leaving = Heads(q_tHD, k_thD, v_thD), [], []
-        arriving = parts[0].scatter(tokens, group)
-        for i, part in enumerate(parts):
-            heads = arriving.wait()
-            if i + 1 < len(parts):
-                arriving = parts[i + 1].scatter(tokens, group)
-            out, lse = recall() or _attend_part(part, heads, sinks_H, group)
-            leaving.append(gather_queries(out, plan=part.heads, group=group))
-            saved += [*heads, out, lse]
-        outs = [pending.wait() for pending in leaving]
-        ctx.save_for_backward(sinks_H, *saved)
-        ctx.parts, ctx.group = parts, group
-        return outs[0] if len(outs) == 1 else torch.cat(outs, dim=1)
+        """Attend, and save what the backward pass needs."""
+        out, saved = attend(Heads(q_tHD, k_thD, v_thD), sinks_H, parts)
+        ctx.save_for_backward(sinks_H, *(tensor for part in saved for tensor in part))
+        ctx.parts = parts
+        return out
 
     @staticmethod
     @once_differentiable
     def backward(  # pyright: ignore[reportIncompatibleMethodOverride]
         ctx: Any, dout_tHD: Tensor
     ) -> tuple[Tensor | None, ...]:
-        """Return the gradients of q, k, v and the sinks; what the ring needs again travels again."""
-        sinks_H, *saved = ctx.saved_tensors
-        parts, group = ctx.parts, ctx.group
-        dsinks_H = None if sinks_H is None else torch.zeros_like(sinks_H)
-        arriving, leaving = parts[0].scatter_gradient(dout_tHD, group), []
-        for i, part in enumerate(parts):
-            dout = arriving.wait()
-            if i + 1 < len(parts):
-                arriving = parts[i + 1].scatter_gradient(dout_tHD, group)
-            q, k, v, out, lse = saved[5 * i : 5 * i + 5]
-            own = part.ring.backward(Saved(dout, q, out, lse), k, v)
-            leaving.append(gather_gradients(Heads(*own), plan=part.heads, group=group))
-            if sinks_H is not None and dsinks_H is not None:
-                part.own_sinks(dsinks_H, group).copy_(
-                    sink_gradient(dout, out, lse, part.own_sinks(sinks_H, group))
-                )
-        ended = [pending.wait() for pending in leaving]
-        dq, dk, dv = (x[0] if len(x) == 1 else torch.cat(x, dim=1) for x in zip(*ended, strict=True))
-        return dq, dk, dv, dsinks_H, None, None
+        """Return the gradients of q, k, v and the sinks."""
+        sinks_H, *flat = ctx.saved_tensors
+        saved = [PartSaved(*flat[i : i + 5]) for i in range(0, len(flat), 5)]
+        flat.clear()
+        grads, dsinks_H = gradients(dout_tHD, sinks_H, ctx.parts, saved)
+        return *grads, dsinks_H, None
 
 
-def _attend_part(part: Part, heads: Heads, sinks_H: Tensor | None, group: Group) -> Attended:
-    """Attend over the ring; give (out, lse) into keeping where a checkpoint asks for it."""
-    out, lse = part.ring.forward(*heads)
-    if sinks_H is not None:
-        out, lse = add_sinks(out, lse, part.own_sinks(sinks_H, group))
-    result = Attended(out, lse)
-    remember(result)
-    return result
+def _with_earlier(grad: Tensor, earlier: Tensor | None) -> Tensor:
+    """Add what the part before found for the KV head that both parts look at."""
+    if earlier is None:
+        return grad
+    dtype = sum_dtype(grad.dtype)
+    if earlier.shape == grad.shape:
+        return earlier.to(dtype).add_(grad)
+    total = grad.to(dtype)
+    total[:, : earlier.shape[1]] += earlier
+    return total
 
 
-@lru_cache(maxsize=32)
-def head_parts(
-    num_heads: int, num_kv_heads: int, ulysses_degree: int, head_groups: int
-) -> tuple[tuple[HeadRange, HeadRange, HeadPlan], ...]:
-    """Divide heads into groups that go through together: query heads, KV heads, their head plan."""
-    share = HeadPlan(num_heads, num_kv_heads, 1).queries_per_kv
-    return tuple(
-        (
-            HeadRange(kv.start * share, kv.stop * share),
-            kv,
-            HeadPlan(kv.size * share, kv.size, ulysses_degree),
-        )
-        for kv in head_group_ranges(num_kv_heads, head_groups)
-    )
+class _Columns:
+    """Heads that come in pieces, put side by side. A piece that is all there is stays as it is."""
+
+    def __init__(self, num_heads: int) -> None:
+        self._num_heads = num_heads
+        self._whole: Tensor | None = None
+
+    def put(self, ranges: Sequence[HeadRange], pieces_thD: Sequence[Tensor]) -> None:
+        """Take one piece per rank, each at its heads."""
+        for heads, piece in zip(ranges, pieces_thD, strict=True):
+            if heads.size == self._num_heads:
+                self._whole = piece
+                continue
+            if self._whole is None:
+                self._whole = piece.new_empty(len(piece), self._num_heads, piece.shape[2])
+            self._whole[:, heads.start : heads.stop] = piece
+
+    def whole(self) -> Tensor:
+        """Return all heads."""
+        assert self._whole is not None, "every head comes in some piece"
+        return self._whole
+
+
+class _SumColumns:
+    """KV heads' gradients from several ranks, added up in float32 (float64 for float64) where they meet."""
+
+    def __init__(self, num_heads: int) -> None:
+        self._num_heads = num_heads
+        self._sum: Tensor | None = None
+
+    def put(self, ranges: Sequence[HeadRange], pieces_thD: Sequence[Tensor]) -> None:
+        """Add one piece per rank, each at its heads."""
+        for heads, piece in zip(ranges, pieces_thD, strict=True):
+            if self._sum is None:
+                shape = (len(piece), self._num_heads, piece.shape[2])
+                self._sum = torch.zeros(shape, dtype=sum_dtype(piece.dtype), device=piece.device)
+                self._dtype = piece.dtype
+            self._sum[:, heads.start : heads.stop] += piece
+
+    def whole(self) -> Tensor:
+        """Return the sums in the pieces' dtype."""
+        assert self._sum is not None, "every head comes in some piece"
+        return self._sum.to(self._dtype)
+
+
+class _HeadGradients:
+    """Puts the gradients of q, k and v together from what every rank and part found."""
+
+    def __init__(self, num_heads: int, parts: Sequence[Part]) -> None:
+        ends = Counter(head for part in parts for heads in part.heads.ended for head in range(*heads))
+        kind = _SumColumns if max(ends.values()) > 1 else _Columns
+        self._dq = _Columns(num_heads)
+        self._dk, self._dv = kind(len(ends)), kind(len(ends))
+
+    def put(self, heads: HeadPart, pieces_thD: Sequence[Tensor]) -> None:
+        """Take dq, dk and dv of one part, rank after rank."""
+        self._dq.put(heads.q, pieces_thD[0::3])
+        self._dk.put(heads.ended, pieces_thD[1::3])
+        self._dv.put(heads.ended, pieces_thD[2::3])
+
+    def whole(self) -> Heads:
+        """Return the gradients of all heads."""
+        return Heads(self._dq.whole(), self._dk.whole(), self._dv.whole())

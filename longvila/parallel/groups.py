@@ -8,12 +8,18 @@ A degree of 1 is a group of one and never ``None``: one process and many take th
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import torch.distributed as dist
 
 from longvila.errors import ConfigError
+from longvila.parallel.attendance import Attendance
 from longvila.parallel.comm import Group, OneProcess, TorchGroup
+
+RankLists = tuple[tuple[int, ...], ...]
 
 
 @dataclass(frozen=True)
@@ -28,6 +34,13 @@ class Groups:
     ring: Group
     sp: Group
     world: Group
+    attendance: Attendance | None = None
+
+    @contextmanager
+    def naming_the_lost(self) -> Iterator[None]:
+        """Raise PeerLost with the ranks to blame when messages fail within, whoever sends them."""
+        with self.attendance.naming_the_lost() if self.attendance is not None else nullcontext():
+            yield
 
     @property
     def sp_size(self) -> int:
@@ -66,22 +79,41 @@ def make_groups(*, ulysses_degree: int = 1, ring_degree: int = 1) -> Groups:
     Without torch.distributed, both degrees must be 1 and the world is this process.
     Raises ConfigError when the degrees do not fit the world.
     """
+    return make_groups_of([(ulysses_degree, ring_degree)])[0]
+
+
+def make_groups_of(degrees: Sequence[tuple[int, int]]) -> tuple[Groups, ...]:
+    """Divide one world in several ways, by pairs of (ulysses_degree, ring_degree), in the order given.
+
+    Collective, as ``make_groups``. Where the same ranks talk to each other, within a division or in two of
+    them, they do so through one process group.
+    """
     started = dist.is_available() and dist.is_initialized()
     world_size = dist.get_world_size() if started else 1
+    rank = dist.get_rank() if started else 0
+    attendance = None
+    if world_size > 1:
+        store = dist.distributed_c10d._get_default_store()
+        attendance = Attendance(store, rank=rank, world_size=world_size)
+    made = _Made(attendance)
+    return tuple(_divide(ulysses, ring, rank, world_size, made) for ulysses, ring in degrees)
+
+
+def _divide(ulysses_degree: int, ring_degree: int, rank: int, world_size: int, made: _Made) -> Groups:
     check_degrees(ulysses_degree=ulysses_degree, ring_degree=ring_degree, world_size=world_size)
     ulysses_ranks, ring_ranks, sp_ranks = group_ranks(
         ulysses_degree=ulysses_degree, ring_degree=ring_degree, world_size=world_size
     )
-    made: dict[tuple[tuple[int, ...], ...], Group] = {}
     return Groups(
-        rank=dist.get_rank() if started else 0,
+        rank=rank,
         world_size=world_size,
         ulysses_degree=ulysses_degree,
         ring_degree=ring_degree,
-        ulysses=_own_group(ulysses_ranks, made),
-        ring=_own_group(ring_ranks, made),
-        sp=_own_group(sp_ranks, made),
-        world=_own_group((tuple(range(world_size)),), made),
+        ulysses=made.own(ulysses_ranks),
+        ring=made.own(ring_ranks),
+        sp=made.own(sp_ranks),
+        world=made.own((tuple(range(world_size)),)),
+        attendance=made.attendance,
     )
 
 
@@ -97,9 +129,6 @@ def check_degrees(*, ulysses_degree: int, ring_degree: int, world_size: int) -> 
             f"Start a multiple of {sp_size} processes, or choose degrees whose product is one of "
             f"{[size for size in range(1, world_size + 1) if world_size % size == 0]}."
         )
-
-
-RankLists = tuple[tuple[int, ...], ...]
 
 
 def group_ranks(
@@ -119,17 +148,29 @@ def group_ranks(
     return ulysses, ring, sp
 
 
-def _own_group(rank_lists: RankLists, made: dict[RankLists, Group]) -> Group:
-    """Make all the groups of one kind, as torch.distributed asks of every rank, and return this rank's."""
-    if len(rank_lists[0]) == 1:
-        return OneProcess()
-    if rank_lists not in made:
-        if len(rank_lists) == 1:
-            world = dist.group.WORLD
-            assert world is not None
-            made[rank_lists] = TorchGroup(world)
-        else:
-            own, _ = dist.new_subgroups_by_enumeration([list(ranks) for ranks in rank_lists])
-            assert isinstance(own, dist.ProcessGroup), "every rank is in one group of each kind"
-            made[rank_lists] = TorchGroup(own)
-    return made[rank_lists]
+class _Made:
+    """The process groups of one world, each made once."""
+
+    def __init__(self, attendance: Attendance | None) -> None:
+        self.attendance = attendance
+        self._groups: dict[RankLists, Group] = {}
+
+    def own(self, rank_lists: RankLists) -> Group:
+        """Make all groups of one kind, as torch.distributed asks of every rank, and return this rank's."""
+        if len(rank_lists[0]) == 1:
+            return OneProcess()
+        if rank_lists not in self._groups:
+            self._groups[rank_lists] = TorchGroup(_process_group(rank_lists), self.attendance)
+        return self._groups[rank_lists]
+
+
+def _process_group(rank_lists: RankLists) -> dist.ProcessGroup:
+    if len(rank_lists) == 1:
+        world = dist.group.WORLD
+        assert world is not None
+        return world
+    store: Any = dist.distributed_c10d._get_default_store()
+    timeout = store.timeout  # the world's, which new groups do not inherit
+    own, _ = dist.new_subgroups_by_enumeration([list(ranks) for ranks in rank_lists], timeout=timeout)
+    assert isinstance(own, dist.ProcessGroup), "every rank is in one group of each kind"
+    return own

@@ -49,8 +49,8 @@ class HeadPlan:
             )
         if self.ulysses_degree > self.num_heads:
             raise ConfigError(
-                f"ulysses_degree={self.ulysses_degree} exceeds the {self.num_heads} attention heads that "
-                f"go through at once. Use at most {self.num_heads} and put the rest into ring_degree."
+                f"ulysses_degree={self.ulysses_degree} exceeds the {self.num_heads} attention heads. "
+                f"Use at most {self.num_heads} and put the rest into ring_degree."
             )
 
     @property
@@ -73,8 +73,7 @@ class HeadPlan:
     @cached_property
     def kv_ranges(self) -> tuple[HeadRange, ...]:
         """The KV heads that each rank's query heads look at."""
-        share = self.queries_per_kv
-        return tuple(HeadRange(q.start // share, (q.stop - 1) // share + 1) for q in self.q_ranges)
+        return tuple(_kv_of(q, self.queries_per_kv) for q in self.q_ranges)
 
     @cached_property
     def sizes(self) -> tuple[int, ...]:
@@ -82,32 +81,101 @@ class HeadPlan:
         return tuple(q.size + 2 * kv.size for q, kv in zip(self.q_ranges, self.kv_ranges, strict=True))
 
     def uniform(self, ulysses_rank: int) -> tuple[UniformHeads, ...]:
-        """Cut a rank's heads into at most three parts that a grouped-query kernel can take."""
-        q, kv = self.q_ranges[ulysses_rank], self.kv_ranges[ulysses_rank]
-        served = [
-            min(q.stop, (head + 1) * self.queries_per_kv) - max(q.start, head * self.queries_per_kv)
-            for head in range(kv.start, kv.stop)
+        """Cut a rank's heads into at most three pieces that a grouped-query kernel can take."""
+        return _uniform(self.q_ranges[ulysses_rank], self.kv_ranges[ulysses_rank], self.queries_per_kv)
+
+    @property
+    def most_groups(self) -> int:
+        """Into how many groups heads can be divided: as many as the rank with the fewest query heads has."""
+        return min(q.size for q in self.q_ranges)
+
+    def parts(self, head_groups: int = 0) -> tuple[HeadPart, ...]:
+        """Divide the heads into groups that go through one after another; 0 means one group.
+
+        Each rank's share is divided, so a KV head is sent once, with the first group that looks at it. With
+        no more groups than a rank has KV heads, none is looked at by two groups (of these a ring would have
+        to exchange the keys twice). Raises ConfigError when a rank would have nothing to do for a group.
+        """
+        groups = max(head_groups, 1)
+        if groups > self.most_groups:
+            raise ConfigError(
+                f"head_groups={head_groups} is more than the {self.most_groups} query heads that a rank "
+                f"holds (num_heads={self.num_heads} on ulysses_degree={self.ulysses_degree}). "
+                f"Use at most {self.most_groups}."
+            )
+        by_rank = [
+            _divide_share(q, kv, self.queries_per_kv, groups)
+            for q, kv in zip(self.q_ranges, self.kv_ranges, strict=True)
         ]
-        parts: list[UniformHeads] = []
-        first = q_first = 0
-        for head in range(1, len(served) + 1):
-            if head == len(served) or served[head] != served[first]:
-                q_stop = q_first + sum(served[first:head])
-                parts.append(UniformHeads(slice(q_first, q_stop), slice(first, head)))
-                first, q_first = head, q_stop
-        return tuple(parts)
-
-
-def head_group_ranges(num_kv_heads: int, head_groups: int) -> tuple[HeadRange, ...]:
-    """Divide KV heads (and with them their query heads) into groups that go through one after another.
-
-    0 means one group. Raises ConfigError when there are more groups than KV heads.
-    """
-    if head_groups > num_kv_heads:
-        raise ConfigError(
-            f"head_groups={head_groups} is more than the {num_kv_heads} KV heads. Use at most {num_kv_heads}."
+        shares = self.queries_per_kv
+        q_parts = [tuple(cuts[group] for cuts in by_rank) for group in range(groups)]
+        kv_parts = [tuple(_kv_of(q, shares) for q in part) for part in q_parts]
+        none = tuple(HeadRange(kv.start, kv.start) for kv in self.kv_ranges)
+        after = [*kv_parts[1:], tuple(HeadRange(kv.stop, kv.stop) for kv in self.kv_ranges)]
+        return tuple(
+            HeadPart(
+                q=q,
+                kv=kv,
+                arriving=tuple(
+                    HeadRange(max(b.stop, k.start), k.stop) for b, k in zip(before, kv, strict=True)
+                ),
+                ended=tuple(
+                    HeadRange(k.start, min(k.stop, a.start)) for k, a in zip(kv, following, strict=True)
+                ),
+                queries_per_kv=shares,
+            )
+            for q, kv, before, following in zip(q_parts, kv_parts, [none, *kv_parts[:-1]], after, strict=True)
         )
-    return _split(num_kv_heads, max(head_groups, 1))
+
+
+@dataclass(frozen=True)
+class HeadPart:
+    """Heads that go through together: of every rank's heads a share, listed by rank.
+
+    ``q`` are the query heads and ``kv`` the KV heads they look at; ``arriving`` are those of ``kv`` that no
+    earlier part looked at, ``ended`` those that no later part will look at.
+    """
+
+    q: tuple[HeadRange, ...]
+    kv: tuple[HeadRange, ...]
+    arriving: tuple[HeadRange, ...]
+    ended: tuple[HeadRange, ...]
+    queries_per_kv: int
+
+    def uniform(self, ulysses_rank: int) -> tuple[UniformHeads, ...]:
+        """Cut a rank's heads of this part into at most three pieces that a grouped-query kernel can take."""
+        return _uniform(self.q[ulysses_rank], self.kv[ulysses_rank], self.queries_per_kv)
+
+
+def _kv_of(q: HeadRange, queries_per_kv: int) -> HeadRange:
+    """Return the KV heads that query heads look at."""
+    return HeadRange(q.start // queries_per_kv, (q.stop - 1) // queries_per_kv + 1)
+
+
+def _divide_share(q: HeadRange, kv: HeadRange, queries_per_kv: int, groups: int) -> list[HeadRange]:
+    """Divide a rank's query heads into groups: at borders of KV heads if there are enough of these."""
+    if groups > kv.size:
+        return [HeadRange(q.start + cut.start, q.start + cut.stop) for cut in _split(q.size, groups)]
+    cuts = [(kv.start + cut.start, kv.start + cut.stop) for cut in _split(kv.size, groups)]
+    return [
+        HeadRange(max(q.start, start * queries_per_kv), min(q.stop, stop * queries_per_kv))
+        for start, stop in cuts
+    ]
+
+
+def _uniform(q: HeadRange, kv: HeadRange, queries_per_kv: int) -> tuple[UniformHeads, ...]:
+    served = [
+        min(q.stop, (head + 1) * queries_per_kv) - max(q.start, head * queries_per_kv)
+        for head in range(kv.start, kv.stop)
+    ]
+    parts: list[UniformHeads] = []
+    first = q_first = 0
+    for head in range(1, len(served) + 1):
+        if head == len(served) or served[head] != served[first]:
+            q_stop = q_first + sum(served[first:head])
+            parts.append(UniformHeads(slice(q_first, q_stop), slice(first, head)))
+            first, q_first = head, q_stop
+    return tuple(parts)
 
 
 def _split(total: int, parts: int) -> tuple[HeadRange, ...]:

@@ -93,6 +93,12 @@ class Layout:
         ids[: self.num_tokens] = np.arange(self.num_tokens) - starts
         return ids
 
+    def document_lengths(self) -> np.ndarray:
+        """Return the length of each position's document, int64 [padded_length]; 1 in the padding."""
+        lengths = np.ones(self.padded_length, dtype=np.int64)
+        lengths[: self.num_tokens] = np.repeat(self.lengths, self.lengths)
+        return lengths
+
     def runs(self, ring_rank: int) -> tuple[Span, ...]:
         """Return the contiguous stretches of positions that a ring place holds, in order: one or two."""
         size = self.chunk_length

@@ -51,15 +51,18 @@ def chunked_cross_entropy(
     *,
     chunk: int = 1024,
     num_chunks: int | None = None,
+    scored: Tensor | None = None,
 ) -> LossOut:
     """Return the summed cross entropy of the scored tokens, whose logits are never kept.
 
     ``labels_t`` are already shifted. Logits are made for at most ``chunk`` scored tokens at a time, and again
     in the backward pass. They come from a call of the module ``lm_head``, so that hooks on it fire.
     ``num_chunks`` fixes the number of these calls, for engines in which a call is a collective (ZeRO-3): then
-    give the same number, large enough for the fullest rank, on all ranks.
+    give the same number, large enough for the fullest rank, on all ranks. ``scored`` are the places of the
+    scored tokens, int64; a caller that knows them spares a GPU the wait until they are found.
     """
-    scored = torch.nonzero(labels_t != IGNORE_INDEX).squeeze(1)
+    if scored is None:
+        scored = scored_places(labels_t)
     needed = max(-(-len(scored) // chunk), 1)
     if num_chunks is not None and num_chunks < needed:
         raise ConfigError(
@@ -72,6 +75,11 @@ def chunked_cross_entropy(
     ]
     loss_sum = torch.stack(losses).sum()
     return LossOut(loss_sum=loss_sum, num_scored=torch.tensor(len(scored), device=hidden_tD.device))
+
+
+def scored_places(labels_t: Tensor) -> Tensor:
+    """Return which tokens are scored, int64."""
+    return torch.nonzero(labels_t != IGNORE_INDEX).squeeze(1)
 
 
 def for_data_parallel(loss_sum: Tensor, *, total_scored: int | Tensor, world_size: int) -> Tensor:

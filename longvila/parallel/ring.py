@@ -20,7 +20,6 @@ from torch import Tensor
 
 from longvila.parallel.blocks import Blocks, Saved, Sums
 from longvila.parallel.comm import Group, Work
-from longvila.parallel.kernels import Gradients
 from longvila.parallel.merge import sum_dtype
 from longvila.parallel.schedule import Step
 
@@ -42,8 +41,8 @@ class RingAttention:
             self.blocks.attend_further(step.calls, (q_ThD, k_sgD, v_sgD), out, lse)
         return out.to(q_ThD.dtype), lse
 
-    def backward(self, saved: Saved, k_TgD: Tensor, v_TgD: Tensor) -> Gradients:
-        """Return the gradients of q, k and v in their dtypes."""
+    def backward(self, saved: Saved, k_TgD: Tensor, v_TgD: Tensor) -> Sums:
+        """Return the gradients of q, k and v, not rounded to their dtype yet."""
         arriving = self._request_keys(0, k_TgD, v_TgD)
         sums = self.blocks.gradients(saved, k_TgD, v_TgD)
         returning = _Returning.nothing()
@@ -55,7 +54,7 @@ class RingAttention:
             returning.add_to(sums)
             returning = sent_back
         returning.add_to(sums)
-        return Gradients(*(total.to(k_TgD.dtype) for total in sums))
+        return sums
 
     @property
     def _steps(self) -> tuple[Step, ...]:

@@ -8,125 +8,116 @@ ranks' slices follow one another in the row, so what arrives is already in order
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from longvila.parallel.comm import Group, Work
-from longvila.parallel.heads import HeadPlan, HeadRange
+from longvila.parallel.comm import DONE, Group, Work
+from longvila.parallel.heads import HeadRange
 
-Result = TypeVar("Result")
-
-
-class Pending(Generic[Result]):
-    """A result that is on its way."""
-
-    def __init__(self, work: Work | None, finish: Callable[[], Result]) -> None:
-        self._work = work
-        self._finish = finish
-
-    def wait(self) -> Result:
-        """Return the result once it has arrived."""
-        if self._work is not None:
-            self._work.wait()
-        return self._finish()
+Cuts = Sequence[HeadRange]
+"""For each rank of the group, the heads that it gets of one tensor."""
 
 
-class Heads(NamedTuple):
-    """Query, key and value heads of the same tokens."""
+class OnTheWay(NamedTuple):
+    """Tensors that are complete once their messages have arrived."""
 
-    q: Tensor
-    k: Tensor
-    v: Tensor
+    tensors: list[Tensor]
+    work: Work
 
-
-def scatter_heads(tokens: Heads, *, plan: HeadPlan, group: Group) -> Pending[Heads]:
-    """Send every rank its heads of q_tHD, k_tHD and v_tHD, packed into one message per rank."""
-    if group.size == 1:
-        return Pending(None, lambda: tokens)
-    cuts = [(q, kv, kv) for q, kv in zip(plan.q_ranges, plan.kv_ranges, strict=True)]
-    own = plan.q_ranges[group.rank].size, plan.kv_ranges[group.rank].size
-    buffer_ThD, work = _scatter(tokens, cuts, group)
-    return Pending(work, lambda: Heads(*buffer_ThD.split([own[0], own[1], own[1]], dim=1)))
+    def wait(self) -> list[Tensor]:
+        """Return the tensors once they have arrived."""
+        self.work.wait()
+        return self.tensors
 
 
-def scatter_queries(x_tHD: Tensor, *, plan: HeadPlan, group: Group) -> Pending[Tensor]:
-    """Send every rank its query heads of ``x``, the gradient of attention's output."""
-    if group.size == 1:
-        return Pending(None, lambda: x_tHD)
-    buffer_ThD, work = _scatter([x_tHD], [(q,) for q in plan.q_ranges], group)
-    return Pending(work, lambda: buffer_ThD)
+def ahead(starts: Sequence[Callable[[], OnTheWay]]) -> Iterator[list[Tensor]]:
+    """Yield what arrives, in order. While it is used, the messages of the next one are under way.
+
+    What was yielded is not held on to, so that its user decides when the memory is free again.
+    """
+    arriving = starts[0]()
+    for start_next in [*starts[1:], None]:
+        arrived = [arriving.wait()]
+        arriving = start_next() if start_next is not None else _NOTHING
+        yield arrived.pop()
 
 
-def gather_queries(x_ThD: Tensor, *, plan: HeadPlan, group: Group) -> Pending[Tensor]:
-    """Return all query heads of the own tokens: the way back of scatter_queries."""
-    if group.size == 1:
-        return Pending(None, lambda: x_ThD)
-    parts, work = _gather(x_ThD, [q.size for q in plan.q_ranges], group)
-    return Pending(work, lambda: torch.cat(parts, dim=1))
+class Behind:
+    """Takes in what was sent, one behind: the newest is still under way when the one before is taken."""
+
+    def __init__(self) -> None:
+        self._newest: tuple[OnTheWay, Callable[[list[Tensor]], None]] | None = None
+
+    def push(self, way: OnTheWay, take: Callable[[list[Tensor]], None]) -> None:
+        """Take in what was pushed before; ``take`` will be called with what ``way`` brings."""
+        self.finish()
+        self._newest = way, take
+
+    def finish(self) -> None:
+        """Take in what is still under way."""
+        if self._newest is not None:
+            way, take = self._newest
+            self._newest = None
+            take(way.wait())
 
 
-def gather_gradients(grads: Heads, *, plan: HeadPlan, group: Group) -> Pending[Heads]:
-    """Return the gradients of all heads of the own tokens: the way back of scatter_heads.
+_NOTHING = OnTheWay([], DONE)
 
-    What several ranks computed for a KV head that each of them had is added up, in float32 at least.
+
+def to_heads(tensors_tHD: Sequence[Tensor], cuts: Sequence[Cuts], group: Group) -> OnTheWay:
+    """Send every rank its heads of the own tokens of several tensors, packed into one message per rank.
+
+    Returns of each tensor the heads held here, ThD.
     """
     if group.size == 1:
-        return Pending(None, lambda: grads)
-    parts, work = _gather(torch.cat(grads, dim=1), plan.sizes, group)
-    return Pending(work, lambda: _sum_gradients(parts, plan))
-
-
-def _scatter(
-    tensors: Sequence[Tensor], cuts: Sequence[tuple[HeadRange, ...]], group: Group
-) -> tuple[Tensor, Work]:
-    """Send rank i the heads ``cuts[i]`` (one range per tensor) of the own tokens."""
-    num_tokens, _, head_size = tensors[0].shape
-    sizes = [sum(heads.size for heads in ranges) for ranges in cuts]
-    source = tensors[0].new_empty(num_tokens * sum(sizes), head_size)
-    blocks = source.split([num_tokens * size for size in sizes])
-    for block, ranges in zip(blocks, cuts, strict=True):
-        parts = [x[:, heads.start : heads.stop] for x, heads in zip(tensors, ranges, strict=True)]
-        torch.cat(parts, dim=1, out=block.view(num_tokens, -1, head_size))
-    own = sizes[group.rank]
-    output = source.new_empty(num_tokens * group.size * own, head_size)
+        return OnTheWay([_columns(x, cut[0]) for x, cut in zip(tensors_tHD, cuts, strict=True)], DONE)
+    num_tokens, _, head_size = tensors_tHD[0].shape
+    own = [cut[group.rank].size for cut in cuts]
+    sizes = [sum(cut[rank].size for cut in cuts) for rank in range(group.size)]
+    source = tensors_tHD[0].new_empty(num_tokens * sum(sizes), head_size)
+    for rank, block in enumerate(source.split([num_tokens * size for size in sizes])):
+        held = [_columns(x, cut[rank]) for x, cut in zip(tensors_tHD, cuts, strict=True)]
+        torch.cat(held, dim=1, out=block.view(num_tokens, -1, head_size))
+    output = source.new_empty(num_tokens * group.size * sum(own), head_size)
     work = group.all_to_all(
         output,
         source,
-        output_splits=[num_tokens * own] * group.size,
+        output_splits=[num_tokens * sum(own)] * group.size,
         source_splits=[num_tokens * size for size in sizes],
     )
-    return output.view(-1, own, head_size), work
+    return OnTheWay(list(output.view(-1, sum(own), head_size).split(own, dim=1)), work)
 
 
-def _gather(x_ThD: Tensor, sizes: Sequence[int], group: Group) -> tuple[list[Tensor], Work]:
-    """Send rank i its tokens of ``x``; return what comes back: the own tokens' heads, rank by rank."""
-    num_tokens, own, head_size = len(x_ThD) // group.size, x_ThD.shape[1], x_ThD.shape[2]
-    output = x_ThD.new_empty(num_tokens * sum(sizes), head_size)
-    splits = [num_tokens * size for size in sizes]
+def to_tokens(tensors_ThD: list[Tensor], cuts: Sequence[Cuts], group: Group) -> OnTheWay:
+    """Send every rank its tokens of several tensors of the heads held here: the way back of ``to_heads``.
+
+    Takes the tensors out of the list, so that they are free once they are packed. Returns, rank after rank,
+    its heads of each tensor, of the own tokens, thD.
+    """
+    if group.size == 1:
+        return OnTheWay(tensors_ThD, DONE)
+    packed = tensors_ThD[0] if len(tensors_ThD) == 1 else torch.cat(tensors_ThD, dim=1)
+    tensors_ThD.clear()
+    num_tokens, head_size = len(packed) // group.size, packed.shape[2]
+    sizes = [[cut[rank].size for cut in cuts] for rank in range(group.size)]
+    splits = [num_tokens * sum(size) for size in sizes]
+    output = packed.new_empty(sum(splits), head_size)
     work = group.all_to_all(
         output,
-        x_ThD.reshape(-1, head_size).contiguous(),
+        packed.reshape(-1, head_size),
         output_splits=splits,
-        source_splits=[num_tokens * own] * group.size,
+        source_splits=[num_tokens * packed.shape[1]] * group.size,
     )
-    return [part.view(num_tokens, -1, head_size) for part in output.split(splits)], work
+    pieces = [
+        piece
+        for part, size in zip(output.split(splits), sizes, strict=True)
+        for piece in part.view(num_tokens, -1, head_size).split(size, dim=1)
+    ]
+    return OnTheWay(pieces, work)
 
 
-def _sum_gradients(parts: Sequence[Tensor], plan: HeadPlan) -> Heads:
-    """Join [dq | dk | dv] of every rank's heads into the gradients of all heads."""
-    first = parts[0]
-    shape = (len(first), plan.num_kv_heads, first.shape[2])
-    dk, dv = (
-        torch.zeros(shape, dtype=torch.promote_types(first.dtype, torch.float32), device=first.device)
-        for _ in "kv"
-    )
-    queries = []
-    for part, q, kv in zip(parts, plan.q_ranges, plan.kv_ranges, strict=True):
-        dq_part, dk_part, dv_part = part.split([q.size, kv.size, kv.size], dim=1)
-        queries.append(dq_part)
-        dk[:, kv.start : kv.stop] += dk_part
-        dv[:, kv.start : kv.stop] += dv_part
-    return Heads(torch.cat(queries, dim=1), dk.to(first.dtype), dv.to(first.dtype))
+def _columns(x_tHD: Tensor, heads: HeadRange) -> Tensor:
+    return x_tHD[:, heads.start : heads.stop]

@@ -40,6 +40,7 @@ _BY_NAME: dict[str, FailureClass] = {
     "ItemError": "data",
     "MachineError": "storage",
     "NetworkError": "storage",
+    "PeerLost": "lost_peer",
     "DistBackendError": "lost_peer",
     "DistNetworkError": "lost_peer",
     "DistStoreError": "lost_peer",

@@ -34,7 +34,8 @@ def run(spec: RunSpec) -> Status:
             writer = stack.enter_context(MetricsWriter(spec.paths, total_steps=total, first_step=start.step))
             writer.progress("starting", checkpoint_step=start.step or None)
         try:
-            result = loop.run(built.trainer, start, stop=stop, writer=writer)
+            with built.trainer.groups.naming_the_lost():  # the engine's messages too
+                result = loop.run(built.trainer, start, stop=stop, writer=writer)
         except loop.NumericsError as error:
             if world.is_first:
                 _write_numerics(spec, str(error), mark=mark, total_steps=built.trainer.total_steps)

@@ -68,7 +68,7 @@ def test_a_plan_for_other_degrees_is_refused() -> None:
         make_attend(Layout((8,), 2, 1), make_groups())
 
 
-def test_more_head_groups_than_kv_heads_are_refused() -> None:
+def test_more_head_groups_than_heads_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"head_groups=3 .* Use at most 2"):
         make_attend(Layout((8,)), make_groups(), head_groups=3)(*qkv(), scale=1.0)
 

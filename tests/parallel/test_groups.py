@@ -8,7 +8,7 @@ import torch
 from longvila.errors import ConfigError
 from longvila.parallel import check_degrees, make_groups
 from longvila.parallel.comm import OneProcess, TorchGroup
-from longvila.parallel.groups import group_ranks
+from longvila.parallel.groups import group_ranks, make_groups_of
 from tests.distributed import RankFailed, run_ranks
 
 
@@ -70,6 +70,29 @@ def places(_rank: int) -> list[tuple[int, ...]]:
 def test_every_rank_finds_its_place_in_real_processes() -> None:
     results = run_ranks(places, 4)
     assert results[3] == [(3, 0, 0), (1, 0, 1), (1, 1, 0), (0, 1, 1), (0, 0, 3), (0, 3, 0)]
+
+
+def shared(_rank: int) -> list[int]:
+    several = make_groups_of([(1, 1), (2, 1), (2, 2)])
+    one, two, four = several
+    assert [groups.sp_size for groups in several] == [1, 2, 4]
+    assert isinstance(one.sp, OneProcess)
+    assert two.sp is two.ulysses is four.ulysses
+    assert four.sp is two.world is one.world
+    assert four.ring not in (four.sp, four.ulysses)
+    for groups in several:  # one after another, as micro-steps have them
+        members = groups.sp.gather_objects(groups.rank)
+        assert members == [groups.dp_rank * groups.sp_size + i for i in range(groups.sp_size)]
+    return [groups.dp_rank for groups in several]
+
+
+def test_several_degrees_share_their_process_groups() -> None:
+    assert run_ranks(shared, 4) == [[0, 0, 0], [1, 0, 0], [2, 1, 0], [3, 1, 0]]
+
+
+def test_each_of_several_degrees_must_divide_the_world() -> None:
+    with pytest.raises(ConfigError, match="Start a multiple of 2 processes"):
+        make_groups_of([(1, 1), (2, 1)])
 
 
 def wrong_degrees(_rank: int) -> None:

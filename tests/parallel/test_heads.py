@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from longvila.errors import ConfigError
-from longvila.parallel.heads import HeadPlan, head_group_ranges
+from longvila.parallel.heads import HeadPart, HeadPlan
 
 PLANS = (
     st.tuples(st.integers(1, 8), st.integers(1, 8), st.integers(1, 32))
@@ -66,8 +68,55 @@ def test_kv_heads_that_do_not_divide_are_refused() -> None:
         HeadPlan(8, 3, 1)
 
 
-def test_head_groups_take_whole_kv_heads() -> None:
-    assert [tuple(heads) for heads in head_group_ranges(5, 2)] == [(0, 3), (3, 5)]
-    assert [tuple(heads) for heads in head_group_ranges(5, 0)] == [(0, 5)]
-    with pytest.raises(ConfigError, match=r"head_groups=6 is more than the 5 KV heads\. Use at most 5"):
-        head_group_ranges(5, 6)
+def parts_of(plan: HeadPlan) -> list[tuple[HeadPart, ...]]:
+    """The plan's heads in every possible number of groups."""
+    return [plan.parts(groups) for groups in range(plan.most_groups + 1)]
+
+
+@given(PLANS)
+def test_parts_hold_every_query_head_of_every_rank_once(plan: HeadPlan) -> None:
+    for parts in parts_of(plan):
+        for rank, q in enumerate(plan.q_ranges):
+            assert [head for part in parts for head in range(*part.q[rank])] == list(range(*q))
+            assert all(part.q[rank].size for part in parts)
+
+
+@given(PLANS)
+def test_a_kv_head_arrives_once_and_ends_once_on_each_rank(plan: HeadPlan) -> None:
+    for parts in parts_of(plan):
+        for rank, kv in enumerate(plan.kv_ranges):
+            for name in ("arriving", "ended"):
+                heads = [head for part in parts for head in range(*getattr(part, name)[rank])]
+                assert heads == list(range(*kv))
+
+
+@given(PLANS)
+def test_a_part_has_its_kv_heads_from_itself_and_the_part_before(plan: HeadPlan) -> None:
+    for parts in parts_of(plan):
+        for rank in range(plan.ulysses_degree):
+            for before, part in pairwise([None, *parts]):
+                assert part is not None
+                q, kv, arriving = part.q[rank], part.kv[rank], part.arriving[rank]
+                assert {head // plan.queries_per_kv for head in range(*q)} == set(range(*kv))
+                carried = set(range(*kv)) - set(range(*arriving))
+                assert len(carried) <= 1
+                assert not carried or (before is not None and carried == {before.kv[rank].stop - 1})
+
+
+@given(PLANS)
+def test_parts_do_not_share_a_kv_head_while_there_are_enough(plan: HeadPlan) -> None:
+    fewest = min(kv.size for kv in plan.kv_ranges)
+    for parts in parts_of(plan)[: fewest + 1]:
+        assert all(part.arriving == part.kv == part.ended for part in parts)
+
+
+def test_28_heads_on_8_ranks_in_3_groups() -> None:
+    parts = HeadPlan(28, 4, 8).parts(3)
+    assert [[q.size for q in part.q] for part in parts] == [[2, 1] * 4, [1, 1] * 4, [1, 1] * 4]
+    assert [[kv.size for kv in part.arriving] for part in parts] == [[1, 1] * 4, [0, 0] * 4, [0, 0] * 4]
+    assert [[kv.size for kv in part.ended] for part in parts] == [[0, 0] * 4, [0, 0] * 4, [1, 1] * 4]
+
+
+def test_more_groups_than_a_rank_has_heads_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"head_groups=4 is more than the 3 query heads .* Use at most 3"):
+        HeadPlan(28, 4, 8).parts(4)

@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
+from transformers import LlamaConfig, LlamaForCausalLM
 
-from longvila.parallel import Layout, keep_attention, make_attend, make_groups
+from longvila.errors import ConfigError
+from longvila.parallel import (
+    HostMemory,
+    Layout,
+    enable_checkpointing,
+    keep_attention,
+    make_attend,
+    make_groups,
+    register_attention,
+    tile_tokens,
+)
 from longvila.parallel.attention import Attend
 from longvila.parallel.kernels import CpuFlash
 from longvila.parallel.ring import RingAttention
 from tests.distributed import run_ranks
+from tests.parity.models import CloningHost, gradients
 
 LAYOUT = Layout((30, 11))
 
@@ -86,3 +100,90 @@ def test_the_ring_forward_runs_once_per_attention_on_many_ranks() -> None:
     for plain, kept, without, with_checkpoint in run_ranks(on_rank, 2):
         assert torch.equal(plain, kept)
         assert without == with_checkpoint == 2
+
+
+def tiny_llama(layers: int = 3) -> LlamaForCausalLM:
+    config = LlamaConfig(
+        vocab_size=11,
+        hidden_size=16,
+        intermediate_size=24,
+        num_hidden_layers=layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    torch.manual_seed(0)
+    register_attention()
+    model = LlamaForCausalLM(config).double().train()
+    model.set_attn_implementation("mmsp")
+    return model
+
+
+def trained(model: LlamaForCausalLM) -> dict[str, Tensor]:
+    """The gradients of one row of 41 tokens."""
+    ids = (torch.arange(LAYOUT.local_length) % 11)[None]
+    attend = make_attend(LAYOUT, make_groups())
+    model(input_ids=ids, use_cache=False, attend=attend).logits.square().mean().backward()
+    return gradients(model)
+
+
+def test_inputs_of_layers_and_results_of_attention_wait_on_the_host() -> None:
+    wanted = trained(tiny_llama())
+    model, host = tiny_llama(), CloningHost()
+    enable_checkpointing(model, host=host)
+    found = trained(model)
+    for name, gradient in wanted.items():
+        assert torch.equal(found[name], gradient), name
+    t = LAYOUT.local_length
+    assert Counter(host.shapes) == {(1, t, 16): 3, (t, 4, 4): 3, (4, t): 3}
+
+
+def test_an_error_in_a_layer_leaves_no_hook_behind() -> None:
+    model, host = tiny_llama(), CloningHost()
+    enable_checkpointing(model, host=host)
+    with pytest.raises(ConfigError, match="needs its plan"):
+        model(input_ids=torch.zeros(1, 4, dtype=torch.int64), use_cache=False)
+    host.shapes.clear()
+    x = torch.ones(3, requires_grad=True)
+    (x * x).sum().backward()
+    assert not host.shapes
+
+
+def test_host_memory_leaves_what_is_there_already() -> None:
+    host, tensor = HostMemory(), torch.ones(3)
+    assert host.get(host.put(tensor)) is tensor
+
+
+@pytest.mark.parametrize("tiles", [1, 3, 100])
+def test_tiles_change_neither_gradients_nor_names(tiles: int) -> None:
+    wanted, model = trained(tiny_llama()), tiny_llama()
+    names = list(model.state_dict())
+    tile_tokens(model, 2)
+    tile_tokens(model, tiles)  # the last number counts
+    assert list(model.state_dict()) == names
+    found = trained(model)
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-12, atol=1e-15, msg=name)
+    model.eval()
+    with torch.no_grad():
+        ids, attend = torch.zeros(1, 42, dtype=torch.int64), make_attend(Layout((42,)), make_groups())
+        model(input_ids=ids, use_cache=False, attend=attend)
+
+
+def test_mlps_and_norms_see_one_tile_at_a_time() -> None:
+    model, seen = tiny_llama(layers=1), []
+    for name, module in model.named_modules():
+        if name.endswith("gate_proj"):
+            module.register_forward_hook(lambda _, x, __: seen.append(x[0].shape[1]))
+    tile_tokens(model, 4)
+    trained(model)
+    assert set(seen) == {10, 11}
+    assert len(seen) == 2 * 4  # forward, and once more in the backward pass
+
+
+def test_a_model_without_mlps_cannot_be_tiled() -> None:
+    model = tiny_llama(layers=0)
+    model.model.norm = torch.nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+    with pytest.raises(ConfigError, match=r"no MLP that can be tiled\. Set mlp_tiles=0"):
+        tile_tokens(model, 2)
+    with pytest.raises(ConfigError, match="mlp_tiles=0 must be at least 1"):
+        tile_tokens(tiny_llama(), 0)

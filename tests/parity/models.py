@@ -4,17 +4,45 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from longvila.parallel import HostMemory
+from longvila.parallel.memory.host import Waiting
+
+
+class ExactNorm(nn.Module):
+    """RMSNorm in the precision of its input; ``offset`` is added to the weight, as Gemma does."""
+
+    def __init__(self, weight: Tensor, eps: float, offset: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight.detach().clone())
+        self._eps, self._offset = eps, offset
+
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.rms_norm(x, x.shape[-1:], self.weight + self._offset, self._eps)
+
 
 def with_exact_norms(model: nn.Module) -> nn.Module:
-    """Put torch's RMSNorm in the place of transformers' own, which rounds to float32."""
+    """Put exact norms in the place of transformers' own, which round to float32."""
     for module in list(model.modules()):
         for name, child in list(module.named_children()):
-            if type(child).__name__ == "Qwen2RMSNorm":
-                weight, eps = child.get_parameter("weight"), float(child.variance_epsilon)  # pyright: ignore[reportArgumentType]
-                norm = nn.RMSNorm(len(weight), eps=eps, dtype=weight.dtype)
-                norm.weight = nn.Parameter(weight.detach().clone())
-                setattr(module, name, norm)
+            if type(child).__name__.endswith("RMSNorm") and not isinstance(child, nn.RMSNorm):
+                eps: float = getattr(child, "variance_epsilon", None) or child.eps  # pyright: ignore
+                offset = 1.0 if type(child).__name__.startswith("Gemma") else 0.0
+                setattr(module, name, ExactNorm(child.get_parameter("weight"), eps, offset))
     return model
+
+
+class CloningHost(HostMemory):
+    """A host apart from the device, which the CPU is not: what waits is a copy, and comes back as one."""
+
+    def __init__(self) -> None:
+        self.shapes: list[tuple[int, ...]] = []
+
+    def put(self, tensor: Tensor) -> Waiting:
+        self.shapes.append(tuple(tensor.shape))
+        return Waiting(tensor.clone(), tensor.device)
+
+    def get(self, waiting: Waiting) -> Tensor:
+        return waiting.copy.clone()
 
 
 def gradients(model: nn.Module) -> dict[str, Tensor]:

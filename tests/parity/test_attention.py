@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from longvila.parallel import Layout, make_attend, make_groups
+from longvila.parallel.heads import HeadPlan
 from tests.distributed import run_ranks
 from tests.parity import reference
 
 TOLERANCE = 1e-10
-DEGREES = [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (1, 4)]
+DEGREES = [(u, r) for u in (1, 2, 4, 8) for r in (1, 2, 4, 8) if u * r <= 8]
 
 
 @dataclass(frozen=True)
@@ -46,8 +47,12 @@ CASES = [
     Case((90, 13), heads=4, kv_heads=2, window=40, name="wide window"),
     Case((33, 9), heads=4, kv_heads=2, window=1, name="window of one"),
     Case((50, 31), heads=4, kv_heads=2, sinks=True, name="sinks"),
+    Case((61, 30), heads=28, kv_heads=4, name="28 heads"),
+    Case((61, 30), heads=14, kv_heads=2, window=20, sinks=True, name="14 heads, window and sinks"),
     Case((50, 31), heads=8, kv_heads=4, sinks=True, head_groups=2, name="heads in groups"),
     Case((50, 31), heads=12, kv_heads=3, head_groups=3, name="heads in uneven groups"),
+    Case((50, 31), heads=28, kv_heads=4, sinks=True, head_groups=3, name="groups that share KV heads"),
+    Case((50, 31), heads=10, kv_heads=2, head_groups=4, name="groups that share some KV heads"),
 ]
 
 
@@ -124,7 +129,12 @@ def assert_equal(found: Result, wanted: Result, case: Case) -> None:
 
 @pytest.mark.parametrize(("ulysses_degree", "ring_degree"), DEGREES)
 def test_outputs_and_gradients_equal_one_process(ulysses_degree: int, ring_degree: int) -> None:
-    cases = [case for case in CASES if ulysses_degree * max(case.head_groups, 1) <= case.heads]
+    cases = [
+        case
+        for case in CASES
+        if ulysses_degree <= case.heads
+        and case.head_groups <= HeadPlan(case.heads, case.kv_heads, ulysses_degree).most_groups
+    ]
     results = run_ranks(attend_on_rank, ulysses_degree * ring_degree, ulysses_degree, ring_degree, cases)
     for i, case in enumerate(cases):
         found = joined(case, ulysses_degree, ring_degree, [result[i] for result in results])
