@@ -4,11 +4,12 @@ The model does arithmetic. How tokens and frames are spread over processes reach
 ``attend`` and ``exchange``; it cannot tell one process from many, and never imports torch.distributed.
 """
 
-# B rows, T tokens of a row, t tokens of a row held here, f frames held here, k visual tokens of a frame,
-# n visual tokens seated here, D LLM width.
+# B rows, T tokens of a row, t tokens of a row held here, f frames held here, k visual tokens of a frame, m of
+# all frames held here, n visual tokens seated here, D LLM width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 import torch
@@ -18,8 +19,9 @@ from transformers import Cache, PreTrainedModel, SiglipVisionModel
 from longvila.errors import InternalError
 from longvila.model.projector import Projector
 from longvila.model.rope import keep_rotary_precise
-from longvila.model.vision import select_features, single_side, used_parameters
-from longvila.parallel.memory import enable_checkpointing
+from longvila.model.vision import passes_of, select_features, single_side, used_parameters
+from longvila.parallel.memory import HostMemory, enable_checkpointing
+from longvila.parallel.rotary import follow_documents
 
 ATTENTION = "mmsp"
 """The name under which ``longvila.parallel.register_attention`` puts the attention that calls ``attend``."""
@@ -45,14 +47,18 @@ class Attend(Protocol):
 class Exchange(Protocol):
     """Sends each visual token from the process that encoded it to the one that owns its seat."""
 
-    def __call__(self, features_fkD: Tensor) -> Tensor:
-        """Return the tokens [n, D] that are seated here, in the order of their seats."""
+    def __call__(self, features: Tensor) -> Tensor:
+        """Return, of features [f, k, D] or [m, D], the tokens [n, D] seated here, in the order of seats."""
         ...
 
 
-def identity_exchange(features_fkD: Tensor) -> Tensor:
+Frames = Tensor | Sequence[Tensor]
+"""Normalised frames: [f, 3, H, W] of one size, or a list of [3, H, W] of several."""
+
+
+def identity_exchange(features: Tensor) -> Tensor:
     """The exchange of one process that holds all frames and all seats: frame after frame."""
-    return features_fkD.flatten(0, 1)
+    return features.flatten(0, -2)
 
 
 class LongVila(nn.Module):
@@ -88,43 +94,61 @@ class LongVila(nn.Module):
 
     @property
     def tokens_per_frame(self) -> int:
-        """Visual tokens of one frame, without the separator."""
-        side = self.image_size // single_side(self.vision_tower.config.patch_size)
-        return self.projector.tokens_per_frame(side * side)
+        """Visual tokens of one frame of the tower's own size, without the separator."""
+        return self.tokens_of(self.image_size, self.image_size)
 
-    def encode_frames(self, frames_f3HW: Tensor, *, frames_at_once: int | None = None) -> Tensor:
-        """Return visual tokens [f, k, D] of normalised frames, so many in a pass (by default all)."""
-        if frames_at_once is None or len(frames_f3HW) <= frames_at_once:
-            return self._encode(frames_f3HW)
-        return torch.cat([self._encode(some) for some in frames_f3HW.split(frames_at_once)])
+    def tokens_of(self, height: int, width: int) -> int:
+        """Visual tokens of a frame or image of so many pixels, without the separator."""
+        return self.projector.tokens_of(self._grid(height, width))
+
+    def encode_frames(self, frames: Frames, *, frames_at_once: int | None = None) -> Tensor:
+        """Return visual tokens [f, k, D] of normalised frames; [m, D], frame after frame, of several sizes.
+
+        A pass through the tower holds frames of one size, at most ``frames_at_once`` (by default all).
+        """
+        if isinstance(frames, Tensor):
+            passes = frames.split(frames_at_once or max(len(frames), 1))
+            return torch.cat([self._encode(some) for some in passes])
+        rows: dict[int, Tensor] = {}
+        for members in passes_of([frame.shape for frame in frames], frames_at_once):
+            rows.update(zip(members, self._encode(torch.stack([frames[i] for i in members])), strict=True))
+        return torch.cat([rows[i] for i in range(len(frames))])
 
     def _encode(self, frames_f3HW: Tensor) -> Tensor:
-        dtype = next(self.projector.parameters()).dtype
-        frames_f3HW = frames_f3HW.to(dtype)
-        return self.projector(select_features(self.vision_tower, frames_f3HW, select_layer=self.select_layer))
+        frames_f3HW = frames_f3HW.to(next(self.projector.parameters()).dtype)
+        features_fPC = select_features(self.vision_tower, frames_f3HW, select_layer=self.select_layer)
+        return self.projector(features_fPC, self._grid(*frames_f3HW.shape[2:]))
+
+    def _grid(self, height: int, width: int) -> tuple[int, int]:
+        """Rows and columns of patches of a frame of so many pixels; what is left over is not seen."""
+        patch = single_side(self.vision_tower.config.patch_size)
+        return height // patch, width // patch
 
     def forward(
         self,
         input_ids_Bt: Tensor,
         position_ids_Bt: Tensor,
-        frames_f3HW: Tensor | None,
+        frames: Frames | None,
         local_seats_n: Tensor,
         *,
         attend: Attend,
         exchange: Exchange,
-        always_encode: bool = False,
+        encoder_calls: int = 0,
+        frames_at_once: int | None = None,
         past_key_values: Cache | None = None,
     ) -> Tensor:
         """Return hidden states [B, t, D] after the last norm, before ``lm_head``.
 
-        ``frames_f3HW`` are the frames that this process encodes, normalised; none is fine.
-        ``local_seats_n`` are the places of the visual tokens seated here, counted over the B rows one after
-        another. Where tower or projector train, or with ``always_encode`` (parameters that are sharded over
-        processes), a process without frames sends a dummy through both, multiplied away after: hooks that
-        fire on some processes only would hang.
+        ``frames`` are those that this process encodes; none is fine. ``local_seats_n`` are the places of the
+        visual tokens seated here, counted over the B rows one after another.
+
+        Where tower or projector train, a process without frames sends a dummy through both, multiplied away
+        after: hooks that fire on some processes only would hang. Where parameters are sharded, each pass
+        gathers them: give the same number of ``encoder_calls`` on all processes, large enough for
+        ``passes_of`` the most frames, and dummies fill up to it.
         """
-        features_fkD, nothing = self._features_and_nothing(frames_f3HW, always_encode)
-        embeds_BtD = self.embed(input_ids_Bt, exchange(features_fkD), local_seats_n)
+        features, nothing = self._features_and_nothing(frames, encoder_calls, frames_at_once)
+        embeds_BtD = self.embed(input_ids_Bt, exchange(features), local_seats_n)
         if nothing is not None:
             embeds_BtD = embeds_BtD + nothing.to(embeds_BtD.dtype)
         return self.decode(embeds_BtD, position_ids_Bt, attend=attend, past_key_values=past_key_values)
@@ -150,6 +174,7 @@ class LongVila(nn.Module):
         """Return the LLM's hidden states [B, t, D] after the last norm for given input embeddings."""
         _use_attend(self.llm)
         keep_rotary_precise(self.llm)
+        follow_documents(self.llm)
         output = self.llm.get_submodule("model")(
             inputs_embeds=embeds_BtD,
             position_ids=position_ids_Bt,
@@ -159,10 +184,12 @@ class LongVila(nn.Module):
         )
         return output.last_hidden_state
 
-    def enable_gradient_checkpointing(self) -> None:
-        """Recompute each layer of tower and LLM in the backward pass; attention's results are kept."""
-        enable_checkpointing(self.llm)
-        enable_checkpointing(self.vision_tower)
+    def enable_gradient_checkpointing(
+        self, *, keep_attention: bool = True, host: HostMemory | None = None
+    ) -> None:
+        """Recompute each layer of tower and LLM in the backward pass; see ``enable_checkpointing``."""
+        enable_checkpointing(self.llm, keep=keep_attention, host=host)
+        enable_checkpointing(self.vision_tower, host=host)
 
     def vision_trains(self) -> bool:
         """Whether any parameter that a visual token depends on is trained."""
@@ -170,14 +197,18 @@ class LongVila(nn.Module):
         return any(parameter.requires_grad for parameter in (*used, *self.projector.parameters()))
 
     def _features_and_nothing(
-        self, frames: Tensor | None, always_encode: bool
+        self, frames: Frames | None, encoder_calls: int, frames_at_once: int | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Return this process's features and, when a dummy was encoded instead, a zero that hangs on it."""
+        """Return this process's features and, when dummies were encoded, a zero that hangs on them."""
+        sizes = [frame.shape for frame in frames] if frames is not None else []
+        needed = len(passes_of(sizes, frames_at_once))
+        missing = max(encoder_calls, int(self.vision_trains())) - needed
+        dummies = [self._encode(self._dummy_frame()) for _ in range(missing)]
+        nothing = torch.stack([dummy.sum() for dummy in dummies]).sum() * 0 if dummies else None
         if frames is not None and len(frames):
-            return self.encode_frames(frames), None
-        if always_encode or self.vision_trains():
-            dummy_1kD = self.encode_frames(self._dummy_frame())
-            return dummy_1kD[:0], dummy_1kD.sum() * 0
+            return self.encode_frames(frames, frames_at_once=frames_at_once), nothing
+        if dummies:
+            return dummies[0][:0], nothing
         weight = next(self.projector.parameters())
         width = self.llm.config.hidden_size
         return weight.new_zeros(0, self.tokens_per_frame, width), None

@@ -3,7 +3,8 @@
 Layers and keys are those of the published checkpoints (VILA's ``mm_projector``), so weights go both ways.
 """
 
-# F frames, P patches of a frame, g patches per side, C tower width, k tokens of a frame, D LLM width.
+# F frames, P patches of a frame, g patches per side of a square one, h rows and w columns of patches,
+# C tower width, k tokens of a frame, D LLM width.
 
 from __future__ import annotations
 
@@ -26,20 +27,28 @@ class SpaceToDepth(nn.Module):
         super().__init__()
         self.factor = factor
 
-    def forward(self, features_FPC: Tensor) -> Tensor:
-        """Return features [F, ceil(g / factor)², factor² · C]."""
-        num_frames, num_patches, width = features_FPC.shape
-        side = math.isqrt(num_patches)
-        if side * side != num_patches:
-            raise ConfigError(
-                f"A frame gave {num_patches} patches, which are no square. "
-                "Use frames as high as they are wide, or the projector kind linear."
-            )
-        pad = -side % self.factor
-        grid = F.pad(features_FPC.view(num_frames, side, side, width), (0, 0, 0, pad, 0, pad))
-        cells = (side + pad) // self.factor
-        grid = grid.view(num_frames, cells, self.factor, cells, self.factor, width)
-        return grid.permute(0, 1, 3, 2, 4, 5).reshape(num_frames, cells * cells, self.factor**2 * width)
+    def forward(self, features: Tensor) -> Tensor:
+        """Return features [F, ceil(h / factor) · ceil(w / factor), factor² · C] of grids [F, h, w, C].
+
+        Features [F, P, C] are taken as square grids.
+        """
+        grid = features if features.dim() == 4 else _square(features)
+        height, width = grid.shape[1:3]
+        grid = F.pad(grid, (0, 0, 0, -width % self.factor, 0, -height % self.factor))
+        grid = grid.unflatten(1, (-1, self.factor)).unflatten(3, (-1, self.factor))
+        return grid.permute(0, 1, 3, 2, 4, 5).flatten(3).flatten(1, 2)
+
+
+def _square(features_FPC: Tensor) -> Tensor:
+    """Return features as a grid [F, g, g, C]."""
+    num_patches = features_FPC.shape[1]
+    side = math.isqrt(num_patches)
+    if side * side != num_patches:
+        raise ConfigError(
+            f"A frame gave {num_patches} patches, which are no square. "
+            "Say what its grid is, use frames as high as they are wide, or the projector kind linear."
+        )
+    return features_FPC.unflatten(1, (side, side))
 
 
 class Projector(nn.Module):
@@ -56,15 +65,18 @@ class Projector(nn.Module):
         self.layers = _layers(config, vision_width, llm_width)
         self.norm = nn.RMSNorm(llm_width, eps=1e-6) if config.output_norm else None
 
-    def forward(self, features_FPC: Tensor) -> Tensor:
-        """Return visual tokens [F, k, D]."""
+    def forward(self, features_FPC: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
+        """Return visual tokens [F, k, D]; ``grid`` says how many rows and columns of patches a frame has."""
+        if grid is not None and self.kind != "linear":
+            features_FPC = features_FPC.unflatten(1, grid)
         tokens_FkD = self.layers(features_FPC)
         return tokens_FkD if self.norm is None else self.norm(tokens_FkD)
 
-    def tokens_per_frame(self, patches_per_frame: int) -> int:
-        """How many visual tokens a square frame of so many patches becomes."""
-        cells = -(-math.isqrt(patches_per_frame) // self.downsample)
-        return cells * cells if self.kind != "linear" else patches_per_frame
+    def tokens_of(self, grid: tuple[int, int]) -> int:
+        """How many visual tokens a frame of so many rows and columns of patches becomes."""
+        if self.kind == "linear":
+            return grid[0] * grid[1]
+        return -(-grid[0] // self.downsample) * -(-grid[1] // self.downsample)
 
 
 def _layers(config: ProjectorConfig, vision_width: int, llm_width: int) -> nn.Module:

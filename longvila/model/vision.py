@@ -8,6 +8,8 @@ pooling head are kept in checkpoints, but never run and never trained.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 from transformers import SiglipVisionModel
 
@@ -27,12 +29,29 @@ def num_layers_run(tower: SiglipVisionModel, select_layer: int) -> int:
 
 
 def select_features(tower: SiglipVisionModel, frames_f3HW: Tensor, *, select_layer: int) -> Tensor:
-    """Return hidden state ``select_layer`` [f, P, C] of normalised frames."""
+    """Return hidden state ``select_layer`` [f, P, C] of normalised frames.
+
+    Frames of another size than the tower's own get its position embeddings interpolated.
+    """
     embeddings, layers = _parts_run(tower, select_layer)
-    hidden_fPC = embeddings(frames_f3HW)
+    side = single_side(tower.config.image_size)
+    resized = tuple(frames_f3HW.shape[2:]) != (side, side)
+    hidden_fPC = embeddings(frames_f3HW, interpolate_pos_encoding=resized)
     for layer in layers:
         hidden_fPC = layer(hidden_fPC, attention_mask=None)
     return hidden_fPC
+
+
+def passes_of(sizes: Sequence[Sequence[int]], frames_at_once: int | None = None) -> list[list[int]]:
+    """Divide frames of given sizes into passes through the tower: which frames go through together.
+
+    A pass holds frames of one size, at most ``frames_at_once`` of them (by default all).
+    """
+    of_size: dict[tuple[int, ...], list[int]] = {}
+    for i, size in enumerate(sizes):
+        of_size.setdefault(tuple(size), []).append(i)
+    step = frames_at_once or max(len(sizes), 1)
+    return [members[i : i + step] for members in of_size.values() for i in range(0, len(members), step)]
 
 
 def used_parameters(tower: SiglipVisionModel, select_layer: int) -> list[nn.Parameter]:

@@ -4,7 +4,8 @@ One all-to-all moves O(tokens · size / sp) per rank; its backward sends every g
 that made the token. No rank ever holds the features of the whole sequence.
 """
 
-# f frames encoded by this rank, k tokens per frame, n visual tokens seated on this rank, D size of a token.
+# f frames encoded by this rank, k tokens per frame, m visual tokens of these, n visual tokens seated on this
+# rank, D size of a token.
 
 from __future__ import annotations
 
@@ -22,13 +23,14 @@ from longvila.parallel.groups import Groups
 from longvila.parallel.plan import Plan
 
 Exchange = Callable[[Tensor], Tensor]
-"""features_fkD -> rows_nD"""
+"""features_fkD, or features_mD where frames have different sizes -> rows_nD"""
 
 
 def make_exchange(plan: Plan, groups: Groups) -> Exchange:
-    """Return the exchange of one plan: features_fkD of ``plan.frames_of(sp_rank)`` -> rows_nD.
+    """Return the exchange of one plan: features of ``plan.frames_of(sp_rank)`` -> rows_nD.
 
-    The rows are in the order of ``plan.local_seats(sp_rank)``. Collective, and so is its backward: on every
+    Features are [f, k, D], or [m, D], frame after frame. The rows are in the order of
+    ``plan.local_seats(sp_rank)``. Collective, and so is its backward: on every
     rank the features must require a gradient, or on none. A rank without frames gives an empty slice of a
     dummy frame's features, and every rank uses its rows, even if there are none.
     """
@@ -38,7 +40,7 @@ def make_exchange(plan: Plan, groups: Groups) -> Exchange:
             f"{groups.sp_size}. Make both with the same degrees."
         )
     route = plan.route(groups.sp_rank)
-    frames = len(plan.frames_of(groups.sp_rank))
+    frames, num_rows = len(plan.frames_of(groups.sp_rank)), plan.num_rows(groups.sp_rank)
     tables = _Tables(
         send_rows=torch.from_numpy(route.send_rows),
         place=torch.from_numpy(route.place),
@@ -46,15 +48,16 @@ def make_exchange(plan: Plan, groups: Groups) -> Exchange:
         receive_counts=route.receive_counts,
     )
 
-    def exchange(features_fkD: Tensor) -> Tensor:
-        if features_fkD.shape[:2] != (frames, plan.tokens_per_frame):
+    def exchange(features: Tensor) -> Tensor:
+        rows_mD = features.flatten(0, -2)
+        if len(rows_mD) != num_rows or (features.dim() == 3 and len(features) != frames):
             raise ConfigError(
-                f"this rank encodes {frames} frames of {plan.tokens_per_frame} tokens, but got features of "
-                f"shape {tuple(features_fkD.shape)}. Encode plan.frames_of(sp_rank), in that order."
+                f"this rank encodes {frames} frames of {num_rows} visual tokens in all, but got features of "
+                f"shape {tuple(features.shape)}. Encode plan.frames_of(sp_rank), in that order."
             )
         if not plan.num_frames:
-            return features_fkD.flatten(0, 1)  # on no rank is there anything to send
-        rows: Any = _Exchange.apply(features_fkD.flatten(0, 1), tables.to(features_fkD.device), groups.sp)
+            return rows_mD  # on no rank is there anything to send
+        rows: Any = _Exchange.apply(rows_mD, tables.to(features.device), groups.sp)
         return rows
 
     return exchange

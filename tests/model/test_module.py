@@ -78,8 +78,8 @@ def test_frozen_vision_is_not_run_without_frames_unless_asked() -> None:
     model.projector.register_forward_hook(lambda *_: calls.append(1))
     run(model, plan, random_ids(plan), None)
     assert not calls
-    run(model, plan, random_ids(plan), random_frames(0), always_encode=True)
-    assert len(calls) == 1
+    run(model, plan, random_ids(plan), random_frames(0), encoder_calls=3)
+    assert len(calls) == 3
 
 
 def test_the_placeholder_needs_no_embedding() -> None:

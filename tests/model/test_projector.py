@@ -62,7 +62,7 @@ def test_keys_and_shapes(kind: str, keys: set[str]) -> None:
     config = ProjectorConfig.model_validate({"kind": kind})
     projector = Projector(config, vision_width=WIDTH, llm_width=LLM)
     assert {name.rpartition(".")[0] for name in projector.state_dict()} == keys
-    assert projector(torch.randn(3, 25, WIDTH)).shape == (3, projector.tokens_per_frame(25), LLM)
+    assert projector(torch.randn(3, 25, WIDTH)).shape == (3, projector.tokens_of((5, 5)), LLM)
 
 
 def test_output_norm_gives_unit_scale() -> None:
@@ -74,8 +74,8 @@ def test_output_norm_gives_unit_scale() -> None:
 def test_published_sizes() -> None:
     """729 patches become 196 tokens, 1024 become 256 (paper's towers of 384 and 448 pixels)."""
     projector = Projector(ProjectorConfig(), vision_width=WIDTH, llm_width=LLM)
-    assert projector.tokens_per_frame(729) == 196
-    assert projector.tokens_per_frame(1024) == 256
+    assert projector.tokens_of((27, 27)) == 196
+    assert projector.tokens_of((32, 32)) == 256
 
 
 def test_patches_that_are_no_square_are_refused() -> None:

@@ -12,11 +12,13 @@ from tests.distributed import run_ranks
 
 SIZE = 3
 CASES = {
+    # documents, seats of frames, their visual tokens, their patches
     "one frame": ((40,), (7,), 4, (1,)),
     "no frames": ((40,), (), 4, ()),
     "fewer frames than ranks": ((40, 30), (7, 45), 9, (1, 1)),
     "many frames": ((200, 100), (*range(3, 190, 9), 201, 220, 290), 8, (1,) * 24),
-    "frames of different sizes": ((200,), (0, 10, 60, 120, 130), 10, (1, 9, 1, 1, 4)),
+    "frames of different cost": ((200,), (0, 10, 60, 120, 130), 10, (1, 9, 1, 1, 4)),
+    "images of different sizes": ((200, 30), (0, 10, 60, 120, 205), (3, 40, 1, 9, 25), (12, 160, 4, 36, 100)),
 }
 
 
@@ -33,9 +35,15 @@ def plan_of(name: str, ulysses_degree: int, ring_degree: int) -> Plan:
 
 
 def features_of(plan: Plan) -> Tensor:
-    """Features that name their frame, token and channel."""
-    shape = (plan.num_frames, plan.tokens_per_frame, SIZE)
-    return torch.arange(plan.num_frames * plan.tokens_per_frame * SIZE, dtype=torch.float64).view(shape)
+    """Features [m, D] of all frames, that name their frame, token and channel."""
+    num_rows = int(plan.frame_tokens.sum())
+    return torch.arange(num_rows * SIZE, dtype=torch.float64).view(num_rows, SIZE)
+
+
+def rows_of(plan: Plan, sp_rank: int) -> slice:
+    """Which of all rows a rank's own frames give."""
+    before = sum(plan.num_rows(rank) for rank in range(sp_rank))
+    return slice(before, before + plan.num_rows(sp_rank))
 
 
 def weights_of(plan: Plan) -> Tensor:
@@ -48,7 +56,7 @@ def exchange_on_rank(_rank: int, ulysses_degree: int, ring_degree: int) -> list[
     results = []
     for name in CASES:
         plan = plan_of(name, ulysses_degree, ring_degree)
-        features = features_of(plan)[plan.frames_of(groups.sp_rank)].requires_grad_()
+        features = features_of(plan)[rows_of(plan, groups.sp_rank)].requires_grad_()
         rows = make_exchange(plan, groups)(features)
         positions = plan.layout.positions_of(groups.sp_rank)[plan.local_seats(groups.sp_rank)]
         (rows * weights_of(plan)[positions]).sum().backward()
@@ -57,7 +65,9 @@ def exchange_on_rank(_rank: int, ulysses_degree: int, ring_degree: int) -> list[
     return results
 
 
-@pytest.mark.parametrize(("ulysses_degree", "ring_degree"), [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (1, 4)])
+@pytest.mark.parametrize(
+    ("ulysses_degree", "ring_degree"), [(1, 1), (2, 1), (1, 2), (2, 2), (4, 1), (1, 4), (4, 2), (2, 4)]
+)
 def test_each_token_reaches_its_seat_and_its_gradient_comes_back(
     ulysses_degree: int, ring_degree: int
 ) -> None:
@@ -67,8 +77,14 @@ def test_each_token_reaches_its_seat_and_its_gradient_comes_back(
         row = torch.zeros(plan.layout.padded_length, SIZE, dtype=torch.float64)
         for sp_rank, result in enumerate(results):
             row[plan.layout.positions_of(sp_rank)[plan.local_seats(sp_rank)]] = result[i][0]
-        seats = torch.from_numpy(plan.frame_seats)[:, None] + torch.arange(plan.tokens_per_frame)
-        wanted = torch.zeros_like(row).index_copy(0, seats.flatten(), features_of(plan).flatten(0, 1))
+        seats = torch.cat(
+            [
+                torch.arange(seat, seat + tokens)
+                for seat, tokens in zip(plan.frame_seats, plan.frame_tokens, strict=True)
+            ]
+            or [torch.zeros(0, dtype=torch.int64)]
+        )
+        wanted = torch.zeros_like(row).index_copy(0, seats, features_of(plan))
         assert torch.equal(row, wanted), name
         gradient = torch.cat([result[i][1] for result in results])
         assert torch.equal(gradient, weights_of(plan)[seats]), name
@@ -76,8 +92,9 @@ def test_each_token_reaches_its_seat_and_its_gradient_comes_back(
 
 def test_features_of_other_frames_are_refused() -> None:
     exchange = make_exchange(plan_of("one frame", 1, 1), make_groups())
-    with pytest.raises(ConfigError, match=r"Encode plan\.frames_of\(sp_rank\)"):
-        exchange(torch.zeros(2, 4, SIZE))
+    for features in (torch.zeros(2, 4, SIZE), torch.zeros(2, 2, SIZE), torch.zeros(3, SIZE)):
+        with pytest.raises(ConfigError, match=r"Encode plan\.frames_of\(sp_rank\)"):
+            exchange(features)
 
 
 def test_a_plan_for_other_degrees_is_refused() -> None:
