@@ -52,7 +52,7 @@ def spec_for(
 
 def one_process(stage: StageConfig) -> StageConfig:
     """The same stage for one process, without parallel degrees."""
-    update = {"num_processes": 1, "ulysses_degree": 1, "ring_degree": 1}
+    update = {"num_processes": 1, "ulysses_degree": 1, "ring_degree": 1, "smaller_degrees": ()}
     return stage.model_copy(update=update)
 
 

@@ -29,10 +29,18 @@ def summary(stage: StageConfig, outcome: StageOutcome) -> StageSummary:
         max_frames=stage.max_frames,
         max_tokens=stage.max_tokens,
         rope_theta=stage.rope_theta,
-        parallel=f"dp {world // stage.sp_size} × ulysses {stage.ulysses_degree} × ring {stage.ring_degree}, "
-        f"ZeRO {stage.zero_stage}",
+        parallel=_division(stage, world),
         restarts=max(outcome.attempts - 1, 0),
         losses=read_losses(stage.name, RunPaths(Path(outcome.run_dir)).metrics),
+    )
+
+
+def _division(stage: StageConfig, world: int) -> str:
+    """Say how a world was divided, the degrees for short samples after the largest."""
+    smaller = "".join(f", or {ulysses} × {ring}" for ulysses, ring in reversed(stage.degrees[:-1]))
+    return (
+        f"dp {world // stage.sp_size} × ulysses {stage.ulysses_degree} × ring {stage.ring_degree}{smaller}, "
+        f"ZeRO {stage.zero_stage}"
     )
 
 

@@ -157,13 +157,14 @@ def _heads(recipe: Recipe, stage: StageConfig, at: tuple[int | str, ...]) -> Ite
         )
         return
     heads = llm.num_kv_heads // groups * (llm.num_heads // llm.num_kv_heads)
-    if stage.ulysses_degree > heads:
-        yield Finding(
-            (*at, "ulysses_degree"),
-            stage.ulysses_degree,
-            f"only {heads} attention heads go through at once (model.llm.num_heads={llm.num_heads}, "
-            f"head_groups={stage.head_groups}). Use at most {heads} and put the rest into ring_degree",
-        )
+    for field, ulysses_degree in _ulysses_degrees(stage):
+        if ulysses_degree > heads:
+            yield Finding(
+                (*at, *field),
+                ulysses_degree,
+                f"only {heads} attention heads go through at once (model.llm.num_heads={llm.num_heads}, "
+                f"head_groups={stage.head_groups}). Use at most {heads} and put the rest into ring_degree",
+            )
     unknown = [target for target in stage.lora.targets if target not in QWEN2_LAYERS] if stage.lora else []
     if unknown:
         yield Finding(
@@ -171,6 +172,12 @@ def _heads(recipe: Recipe, stage: StageConfig, at: tuple[int | str, ...]) -> Ite
             ", ".join(unknown),
             f"the LLM has no such layers. Choose from {', '.join(QWEN2_LAYERS)}",
         )
+
+
+def _ulysses_degrees(stage: StageConfig) -> Iterator[tuple[tuple[int | str, ...], int]]:
+    yield ("ulysses_degree",), stage.ulysses_degree
+    for number, (ulysses_degree, _) in enumerate(stage.smaller_degrees):
+        yield ("smaller_degrees", number, 0), ulysses_degree
 
 
 def _control(recipe: Recipe, control: ControlConfig, at: tuple[int | str, ...]) -> Iterator[Finding]:

@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from longvila.config.degrees import Degrees, check_smaller_degrees
 from longvila.config.model import Settings
 
 StageName = Literal["align", "pretrain", "short_sft", "extend_context", "long_sft"]
 STAGES: tuple[StageName, ...] = ("align", "pretrain", "short_sft", "extend_context", "long_sft")
 Part = Literal["vision_tower", "projector", "llm"]
+KernelName = Literal[
+    "auto",
+    "flash_attn_2",
+    "flash_attn_3",
+    "flash_attn_4",
+    "torch_flash",
+    "cudnn",
+    "efficient",
+    "cpu",
+    "plain",
+]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -62,7 +75,7 @@ class StageConfig(Settings):
     max_frames: int = Field(gt=0, description="per sample; more are thinned evenly")
     max_tokens: int = Field(gt=0, description="of one packed row, the sequence that one sp group works on")
     rows_per_step: int = Field(
-        default=1, gt=0, description="packed rows per optimizer step over the whole world"
+        default=1, gt=0, description="packed rows of max_tokens per optimizer step over the whole world"
     )
     optimizer: OptimizerConfig
     rope_theta: float | None = Field(
@@ -76,11 +89,36 @@ class StageConfig(Settings):
     )
     ulysses_degree: int = Field(default=1, gt=0)
     ring_degree: int = Field(default=1, gt=0)
+    smaller_degrees: tuple[Degrees, ...] = Field(
+        default=(),
+        description="further (ulysses_degree, ring_degree) pairs, each with a smaller product; a micro-step "
+        "takes the smallest whose ranks hold its samples",
+    )
     zero_stage: Literal[0, 1, 2, 3] = 3
     dtype: Literal["float32", "bfloat16"] = "bfloat16"
-    gradient_checkpointing: bool = True
+    gradient_checkpointing: bool = Field(
+        default=True, description="layers run forward again in the backward pass; attention does not"
+    )
+    keep_attention: bool = Field(
+        default=True,
+        description="with gradient_checkpointing: keep attention's results, as large as the layers' inputs; "
+        "false: attention and its messages run twice",
+    )
+    offload_activations: bool = Field(
+        default=False,
+        description="with gradient_checkpointing: what is kept between the passes waits in host memory",
+    )
+    mlp_tiles: int = Field(
+        default=0, ge=0, description="the LLM's MLPs and norms take tokens in this many tiles; 0: at once"
+    )
     head_groups: int = Field(
-        0, ge=0, description="attention heads go through in this many groups; 0: at once"
+        default=0, ge=0, description="attention heads go through in this many groups; 0: at once"
+    )
+    frames_at_once: int | None = Field(
+        default=None, gt=0, description="frames in one pass through the tower; none: all that a rank has"
+    )
+    attention_kernel: KernelName = Field(
+        default="auto", description="what computes a block of attention; auto: the best that is there"
     )
     checkpoint_every_steps: int = Field(default=20, gt=0)
     keep_checkpoints: int = Field(default=2, gt=0)
@@ -92,6 +130,21 @@ class StageConfig(Settings):
     def sp_size(self) -> int:
         """Ranks that share one sequence."""
         return self.ulysses_degree * self.ring_degree
+
+    @property
+    def degrees(self) -> tuple[Degrees, ...]:
+        """All (ulysses_degree, ring_degree) pairs, smallest product first; the last is the stage's own."""
+        return (*sorted(self.smaller_degrees, key=math.prod), (self.ulysses_degree, self.ring_degree))
+
+    @property
+    def rows_per_bundle(self) -> tuple[int, ...]:
+        """How many rows of each degree ``sp_size`` ranks work on at once."""
+        return tuple(self.sp_size // math.prod(pair) for pair in self.degrees)
+
+    @model_validator(mode="after")
+    def _smaller_degrees_fit(self) -> StageConfig:
+        check_smaller_degrees(self.degrees, max_tokens=self.max_tokens)
+        return self
 
     @model_validator(mode="after")
     def _degrees_fit(self) -> StageConfig:
@@ -107,6 +160,10 @@ class StageConfig(Settings):
                     f"rows_per_step={self.rows_per_step} must be a multiple of the {dp_size} replicas "
                     f"(num_processes={self.num_processes} ÷ sp_size={self.sp_size})"
                 )
+        if self.offload_activations and not self.gradient_checkpointing:
+            raise ValueError(
+                "offload_activations moves what gradient_checkpointing keeps, but that is off. Turn it on"
+            )
         if self.lora and "llm" not in self.trains:
             raise ValueError("lora is set, but trains does not name llm")
         if len(set(self.trains)) < len(self.trains):

@@ -34,10 +34,12 @@ _CACHED_TOKENS = 4_000_000
 class PackedBatch:
     """One rank's part of one packed row: a micro-batch.
 
-    ``num_tokens`` and ``num_scored`` count the whole row, over all ranks that share it. ``keys`` names the
-    row's samples in order, for logs.
+    ``degree_index`` says at which of the stage's degrees (smallest first) the row is worked on, the same on
+    every rank of the world. ``num_tokens`` and ``num_scored`` count the whole row, over all ranks that share
+    it. ``keys`` names the row's samples in order, for logs.
     """
 
+    degree_index: int
     plan: Plan
     input_ids_t: Tensor  # int64
     labels_t: Tensor  # int64, shifted over the whole row before it was divided
@@ -50,7 +52,10 @@ class PackedBatch:
 
 
 class Collator:
-    """Makes micro-batches for one rank. Encodings of short samples are kept, since epochs repeat them."""
+    """Makes micro-batches for one rank of the world, at any of ``degrees``, pairs of (ulysses, ring).
+
+    Encodings of short samples are kept, since epochs repeat them.
+    """
 
     def __init__(
         self,
@@ -58,24 +63,25 @@ class Collator:
         encoder: Encoder,
         model: ModelConfig,
         *,
-        sp_rank: int,
-        ulysses_degree: int,
-        ring_degree: int,
+        rank: int,
+        degrees: Sequence[tuple[int, int]],
         pad_id: int,
     ) -> None:
         self._readers = readers
         self._encoder = encoder
         self._vision = model.vision
-        self._sp_rank = sp_rank
-        self._degrees = {"ulysses_degree": ulysses_degree, "ring_degree": ring_degree}
+        self._rank = rank
+        self._degrees = degrees
         self._pad_id = pad_id
         self._encoded: OrderedDict[tuple[int, int], Encoded] = OrderedDict()
         self._cached_tokens = 0
         is_far = any(reader.is_far for reader in readers)
         self._pool = ThreadPoolExecutor(FAR_THREADS, "collate") if is_far else None
 
-    def __call__(self, row: Draws) -> PackedBatch:
+    def __call__(self, row: Draws, degree_index: int = 0) -> PackedBatch:
         """Read, encode, pack and shard the samples of one row; decode this rank's frames of it."""
+        ulysses_degree, ring_degree = self._degrees[degree_index]
+        sp_rank = self._rank % (ulysses_degree * ring_degree)
         members = list(zip(row.dataset.tolist(), row.sample.tolist(), strict=True))
         documents = self._encodings(members)
         lengths = [document.num_tokens for document in documents]
@@ -86,18 +92,20 @@ class Collator:
             np.concatenate(seats),
             tokens_per_frame=self._encoder.tokens_per_frame,
             patches_per_frame=self._vision.patches_per_frame,
-            **self._degrees,
+            ulysses_degree=ulysses_degree,
+            ring_degree=ring_degree,
         )
         labels_T = shift_labels(np.concatenate([one.labels for one in documents]), plan.layout.cu_seqlens)
         ids_T = np.concatenate([one.input_ids for one in documents])
-        mine = plan.layout.positions_of(self._sp_rank)
+        mine = plan.layout.positions_of(sp_rank)
         return PackedBatch(
+            degree_index=degree_index,
             plan=plan,
             input_ids_t=_shard(ids_T, mine, plan.layout.padded_length, self._pad_id),
             labels_t=_shard(labels_T, mine, plan.layout.padded_length, IGNORE_INDEX),
             position_ids_t=torch.from_numpy(plan.layout.position_ids()[mine]),
-            frames_fHW3=self._frames(plan, members, documents),
-            local_seats_n=torch.from_numpy(plan.local_seats(self._sp_rank)),
+            frames_fHW3=self._frames(plan.frames_of(sp_rank), members, documents),
+            local_seats_n=torch.from_numpy(plan.local_seats(sp_rank)),
             num_tokens=plan.layout.num_tokens,
             num_scored=int((labels_T != IGNORE_INDEX).sum()),
             keys=tuple(str(self._readers[d].index.columns["key"][i]) for d, i in members),
@@ -135,10 +143,9 @@ class Collator:
                 f"{error} Build the data set again and start anew."
             ) from error
 
-    def _frames(self, plan: Plan, members: list[tuple[int, int]], documents: list[Encoded]) -> Tensor:
-        """Decode the frames that this rank encodes, uint8 [f, H, W, 3], in the order of the row."""
+    def _frames(self, wanted: np.ndarray, members: list[tuple[int, int]], documents: list[Encoded]) -> Tensor:
+        """Decode the frames ``wanted`` of the row, uint8 [f, H, W, 3]."""
         side = self._vision.image_size
-        wanted = plan.frames_of(self._sp_rank)
         frames_fHW3 = np.empty((len(wanted), side, side, 3), dtype=np.uint8)
         if not len(wanted):
             return torch.from_numpy(frames_fHW3)

@@ -13,6 +13,7 @@ from longvila.config.model import ModelConfig
 from longvila.config.stage import StageConfig
 from longvila.data.collate import Collator, PackedBatch
 from longvila.data.lengths import Encoder, measure_lengths
+from longvila.data.mixture import Draws
 from longvila.data.packing import plan_run
 from longvila.data.prefetch import Ahead
 from longvila.data.reader import ShardReader, open_reader
@@ -34,7 +35,8 @@ class LoaderState(Record):
 class StepInfo:
     """What is known of an optimizer step before any of it is computed, the same on every rank.
 
-    Counts are over the whole world and all micro-steps. ``epoch`` is how many are drawn when it is done.
+    Counts are over the whole world and all micro-steps. ``num_rows`` counts rows as they were packed, before
+    any are joined. ``epoch`` is how many are drawn when the step is done.
     """
 
     step: int
@@ -72,10 +74,12 @@ class TrainStep(NamedTuple):
 class PackedLoader:
     """Yields each optimizer step of a run, from ``consumed_steps`` on, as this rank's micro-batches.
 
-    ``datasets`` gives the address of the folder of each data set that the stage's mixture names; their
-    training split is used. The order of samples and their packing are a pure function of the data sets, the
-    tokenizer and the stage, so a resume goes on exactly, with another number of ranks too. ``cache_dir``
-    keeps the measured lengths. At most ``prefetch`` micro-batches wait in memory.
+    ``rank`` and ``world_size`` are those of the whole world. All ranks have equally many micro-batches, and
+    each has the same of the stage's degrees on all of them. ``datasets`` gives the address of the folder of
+    each data set that the stage's mixture names; their training split is used. The order of samples and their
+    packing are a pure function of the data sets, the tokenizer and the stage, so a resume goes on exactly,
+    with another number of ranks too. ``cache_dir`` keeps the measured lengths. At most ``prefetch``
+    micro-batches wait in memory.
     """
 
     def __init__(
@@ -85,21 +89,14 @@ class PackedLoader:
         tokenizer: PreTrainedTokenizerFast,
         model: ModelConfig,
         *,
-        dp_rank: int = 0,
-        dp_size: int = 1,
-        sp_rank: int = 0,
-        ulysses_degree: int = 1,
-        ring_degree: int = 1,
+        rank: int = 0,
+        world_size: int = 1,
         consumed_steps: int = 0,
         cache_dir: Path | None = None,
         prefetch: int = 4,
     ) -> None:
-        if stage.rows_per_step % dp_size:
-            raise ConfigError(
-                f"rows_per_step={stage.rows_per_step} of stage {stage.name} must be a multiple of the "
-                f"{dp_size} replicas (world size ÷ sp_size), so that all have equally many rows."
-            )
-        self.dp_rank, self.dp_size = dp_rank, dp_size
+        self.rank, self.world_size = rank, world_size
+        self.dp_size = _replicas(stage, world_size)
         self.consumed_steps = consumed_steps
         self._seed = stage.seed
         self._prefetch = max(1, prefetch)
@@ -112,6 +109,7 @@ class PackedLoader:
             order=stage.order,
             max_tokens=stage.max_tokens,
             rows_per_step=stage.rows_per_step,
+            rows_per_bundle=stage.rows_per_bundle,
             steps=stage.steps,
             epochs=stage.epochs,
         )
@@ -120,9 +118,8 @@ class PackedLoader:
             self._readers,
             encoder,
             model,
-            sp_rank=sp_rank,
-            ulysses_degree=ulysses_degree,
-            ring_degree=ring_degree,
+            rank=rank,
+            degrees=stage.degrees,
             pad_id=tokenizer.get_vocab()[str(tokenizer.pad_token)],
         )
 
@@ -140,8 +137,7 @@ class PackedLoader:
         return self.num_steps - self.consumed_steps
 
     def __iter__(self) -> Iterator[TrainStep]:
-        rows = (row for step in range(self.consumed_steps, self.num_steps) for row in self._my_rows(step))
-        batches = Ahead((self._collate(self.plan.row(row)) for row in rows), self._prefetch)
+        batches = Ahead((self._collate(*row) for row in self._my_rows()), self._prefetch)
         try:
             for step in range(self.consumed_steps, self.num_steps):
                 micro_batches = MicroBatches(batches, self.micro_steps)
@@ -188,14 +184,33 @@ class PackedLoader:
         if state.plan_hash != mine.plan_hash:
             raise InputError(
                 "The order of samples differs from that of the checkpoint: the tokenizer or the stage's "
-                "mixture, seed, order, max_frames, max_tokens, rows_per_step, steps or epochs changed. "
-                "Set them back, or start the stage anew."
+                "mixture, seed, order, max_frames, max_tokens, rows_per_step, steps, epochs or the ratios of "
+                "smaller_degrees to the largest changed. Set them back, or start the stage anew."
             )
 
-    def _my_rows(self, step: int) -> range:
-        """Return this replica's rows of a step: every ``dp_size``-th."""
-        rows = self.plan.rows_of(step)
-        return range(rows.start + self.dp_rank, rows.stop, self.dp_size)
+    def _my_rows(self) -> Iterator[tuple[Draws, int]]:
+        """Yield the samples of each row that this rank works on, and the number of its degree."""
+        for step in range(self.consumed_steps, self.num_steps):
+            for micro_step in self.plan.micro_steps(step, self.dp_size):
+                rows = micro_step.row_of(self.rank, self.world_size)
+                yield self.plan.draws_of(rows), micro_step.degree_index
+
+
+def _replicas(stage: StageConfig, world_size: int) -> int:
+    """Return how many sequences of the largest degree a world works on at once."""
+    if world_size % stage.sp_size:
+        raise ConfigError(
+            f"world_size={world_size} is not a multiple of sp_size={stage.sp_size} of stage {stage.name} "
+            f"(ulysses_degree={stage.ulysses_degree} × ring_degree={stage.ring_degree}). Start a multiple "
+            "of that many processes, or lower the degrees."
+        )
+    dp_size = world_size // stage.sp_size
+    if stage.rows_per_step % dp_size:
+        raise ConfigError(
+            f"rows_per_step={stage.rows_per_step} of stage {stage.name} must be a multiple of the "
+            f"{dp_size} replicas (world size ÷ sp_size), so that all have equally many rows."
+        )
+    return dp_size
 
 
 def _open_readers(datasets: Mapping[str, str], stage: StageConfig) -> list[ShardReader]:

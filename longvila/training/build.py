@@ -13,7 +13,7 @@ from longvila.data import PackedLoader
 from longvila.model import load_checkpoint
 from longvila.model.module import LongVila
 from longvila.model.parts import count_parameters
-from longvila.parallel import Groups, make_groups, register_attention
+from longvila.parallel import make_groups_of, register_attention
 from longvila.training.checkpoint import CheckpointMeta, RunPosition
 from longvila.training.engine import Engine
 from longvila.training.loop import Trainer
@@ -37,20 +37,19 @@ class Built(NamedTuple):
 def build(spec: RunSpec, world: World, *, fingerprint: str) -> Built:
     """Load the starting weights and put the trainer together (collective)."""
     register_attention()
-    groups = make_groups(ulysses_degree=spec.stage.ulysses_degree, ring_degree=spec.stage.ring_degree)
+    groups_by_degree = make_groups_of(spec.stage.degrees)
     model, tokenizer, _ = load_checkpoint(spec.init_from, dtype=torch.float32)
     prepare(model, spec.stage)
     if world.is_first:
         trained = count_parameters(model, trainable=True)
         logger.info("%s trains %s of %s parameters", spec.name, trained, count_parameters(model))
-    always_encode = spec.engine == "deepspeed" and spec.stage.zero_stage == 3
-    module = MicroStep(model, always_encode=always_encode)
+    module = MicroStep(model, frames_at_once=spec.stage.frames_at_once)
     rates = parameter_groups(model, spec.stage.optimizer)
     trainer = Trainer(
         stage=spec.stage,
         engine=make_engine(spec, module, rates, device=world.device),
-        loader=make_loader(spec, tokenizer, groups),
-        groups=groups,
+        loader=make_loader(spec, tokenizer, world),
+        groups_by_degree=groups_by_degree,
         world=world,
         paths=spec.paths,
         meta=CheckpointMeta(
@@ -65,18 +64,15 @@ def build(spec: RunSpec, world: World, *, fingerprint: str) -> Built:
     return Built(trainer, model, tokenizer)
 
 
-def make_loader(spec: RunSpec, tokenizer: PreTrainedTokenizerFast, groups: Groups) -> PackedLoader:
+def make_loader(spec: RunSpec, tokenizer: PreTrainedTokenizerFast, world: World) -> PackedLoader:
     """This rank's packed rows of the stage, from its first step on."""
     return PackedLoader(
         spec.datasets,
         spec.stage,
         tokenizer,
         spec.model,
-        dp_rank=groups.dp_rank,
-        dp_size=groups.dp_size,
-        sp_rank=groups.sp_rank,
-        ulysses_degree=groups.ulysses_degree,
-        ring_degree=groups.ring_degree,
+        rank=world.rank,
+        world_size=world.size,
         cache_dir=Path(spec.cache_dir) if spec.cache_dir else spec.paths.cache,
     )
 

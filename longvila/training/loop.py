@@ -21,6 +21,7 @@ from longvila.training import checkpoint, micro_step
 from longvila.training.checkpoint import CheckpointMeta, RunPosition
 from longvila.training.engine import Engine
 from longvila.training.metrics import MetricsWriter, StepMetrics, memory_in_use
+from longvila.training.micro_step import Calls
 from longvila.training.signals import StopRequest
 from longvila.training.spec import RunPaths
 from longvila.training.stages import learning_rates
@@ -40,11 +41,16 @@ class Trainer:
     stage: StageConfig
     engine: Engine
     loader: PackedLoader
-    groups: Groups
+    groups_by_degree: tuple[Groups, ...]  # for each of the stage's degrees, smallest first
     world: World
     paths: RunPaths
     meta: CheckpointMeta
     base_rates: tuple[float, ...]
+
+    @property
+    def groups(self) -> Groups:
+        """Those of the stage's own, largest degree."""
+        return self.groups_by_degree[-1]
 
     @property
     def total_steps(self) -> int:
@@ -153,15 +159,17 @@ def _forward_backward(trainer: Trainer, step: TrainStep) -> _Forward:
 
 
 def _forward(trainer: Trainer, batch: PackedBatch) -> Tensor:
-    num_chunks = None
-    if trainer.stage.zero_stage == 3:
-        num_chunks = trainer.world.max(micro_step.chunks_needed(batch))
+    calls = Calls()
+    if trainer.stage.zero_stage == 3 and trainer.world.size > 1:
+        needed = micro_step.calls_needed(batch, frames_at_once=trainer.stage.frames_at_once)
+        calls = Calls(*trainer.world.maxima([*needed]))
     return micro_step.run(
         trainer.engine.module,
         batch,
-        trainer.groups,
+        trainer.groups_by_degree[batch.degree_index],
         head_groups=trainer.stage.head_groups,
-        num_chunks=num_chunks,
+        kernel=trainer.stage.attention_kernel,
+        calls=calls,
         device=trainer.world.device,
     )
 

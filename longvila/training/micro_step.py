@@ -4,9 +4,11 @@ Everything that touches a weight, the loss included, runs inside this module's `
 hooks which gather sharded weights fire for all of it.
 """
 
-# t tokens held here, f frames held here, n visual tokens seated here, D LLM width.
+# t tokens held here, s scored ones of them, f frames held here, n visual tokens seated here, D LLM width.
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,18 +17,30 @@ from longvila.data import PackedBatch
 from longvila.model import LongVila
 from longvila.model.module import Attend, Exchange
 from longvila.model.preprocess import normalise
-from longvila.parallel import IGNORE_INDEX, Groups, chunked_cross_entropy, make_attend, make_exchange
+from longvila.model.vision import passes_of
+from longvila.parallel import Groups, chunked_cross_entropy, make_attend, make_exchange
+from longvila.parallel.loss import scored_places
 
 LOSS_CHUNK = 2048  # scored tokens whose logits are in memory at once
+
+
+class Calls(NamedTuple):
+    """How often tower and projector, and ``lm_head``, are called in one forward pass.
+
+    Where weights are sharded every call gathers them, so the numbers are the same on all ranks.
+    """
+
+    encoder: int = 0
+    loss_chunks: int = 0  # at least; 0: as many as this rank's scored tokens take
 
 
 class MicroStep(nn.Module):
     """The model with its loss: a packed row in, the summed loss of this rank's scored tokens out."""
 
-    def __init__(self, model: LongVila, *, always_encode: bool) -> None:
+    def __init__(self, model: LongVila, *, frames_at_once: int | None = None) -> None:
         super().__init__()
         self.model = model
-        self._always_encode = always_encode
+        self._frames_at_once = frames_at_once
 
     def forward(
         self,
@@ -35,15 +49,16 @@ class MicroStep(nn.Module):
         position_ids_t: Tensor,
         frames_fHW3: Tensor,
         local_seats_n: Tensor,
+        scored_s: Tensor | None = None,
         *,
         attend: Attend,
         exchange: Exchange,
-        num_chunks: int | None = None,
+        calls: Calls,
     ) -> Tensor:
         """Return the sum of the loss over this rank's scored tokens, a scalar in float32.
 
-        ``labels_t`` are shifted already. ``frames_fHW3`` are bytes. ``num_chunks`` is the same on all ranks
-        where weights are sharded: each chunk gathers ``lm_head``.
+        ``labels_t`` are shifted already; ``scored_s``, the places of those that count, are looked for if they
+        are not given. ``frames_fHW3`` are bytes.
         """
         frames_f3HW = normalise(frames_fHW3) if len(frames_fHW3) else None
         hidden_1tD = self.model(
@@ -53,10 +68,16 @@ class MicroStep(nn.Module):
             local_seats_n,
             attend=attend,
             exchange=exchange,
-            always_encode=self._always_encode,
+            encoder_calls=calls.encoder,
+            frames_at_once=self._frames_at_once,
         )
         loss = chunked_cross_entropy(
-            hidden_1tD[0], labels_t, self.model.lm_head, chunk=LOSS_CHUNK, num_chunks=num_chunks
+            hidden_1tD[0],
+            labels_t,
+            self.model.lm_head,
+            chunk=LOSS_CHUNK,
+            num_chunks=calls.loss_chunks or None,
+            scored=scored_s,
         )
         return loss.loss_sum
 
@@ -66,8 +87,9 @@ def run(
     batch: PackedBatch,
     groups: Groups,
     *,
-    head_groups: int,
-    num_chunks: int | None,
+    head_groups: int = 0,
+    kernel: str = "auto",
+    calls: Calls,
     device: torch.device,
 ) -> Tensor:
     """Run one packed row through the (possibly sharded) module; returns this rank's summed loss."""
@@ -79,16 +101,19 @@ def run(
             batch.position_ids_t,
             batch.frames_fHW3,
             batch.local_seats_n,
+            scored_places(batch.labels_t),
         )
     )
     return module(
         *on_device,
-        attend=make_attend(batch.plan, groups, head_groups=head_groups),
+        attend=make_attend(batch.plan, groups, head_groups=head_groups, kernel=kernel),
         exchange=make_exchange(batch.plan, groups),
-        num_chunks=num_chunks,
+        calls=calls,
     )
 
 
-def chunks_needed(batch: PackedBatch) -> int:
-    """How many chunks this rank's scored tokens fill."""
-    return max(1, -(-int((batch.labels_t != IGNORE_INDEX).sum()) // LOSS_CHUNK))
+def calls_needed(batch: PackedBatch, *, frames_at_once: int | None) -> Calls:
+    """Return how many calls this rank's share of a packed row takes."""
+    num_scored = len(scored_places(batch.labels_t))
+    passes = passes_of([frame.shape for frame in batch.frames_fHW3], frames_at_once)
+    return Calls(encoder=max(1, len(passes)), loss_chunks=max(1, -(-num_scored // LOSS_CHUNK)))

@@ -124,6 +124,18 @@ class RunPaths:
         return self.root / "logs"
 
 
+_SUPERVISION = ("step_timeout_s", "max_retries", "keep_checkpoints", "checkpoint_every_steps")
+_MEMORY = (
+    "gradient_checkpointing",
+    "keep_attention",
+    "offload_activations",
+    "mlp_tiles",
+    "head_groups",
+    "frames_at_once",
+    "attention_kernel",
+)
+
+
 def read_spec(path: Path) -> RunSpec:
     """Read a spec file; ``ConfigError`` names the field that is wrong."""
     try:
@@ -144,12 +156,13 @@ def read_spec(path: Path) -> RunSpec:
 def fingerprint(spec: RunSpec) -> str:
     """Return an id of everything that decides the result: settings, starting weights, data.
 
-    Where the run writes and what it is called do not enter.
+    Where the run writes, what it is called, and what only saves memory do not enter: a run that ran out of
+    memory can go on with a switch turned on.
     """
     settings = spec.model_dump(
         mode="json", exclude={"run_dir", "init_from", "label", "device", "datasets", "cache_dir"}
     )
-    for name in ("step_timeout_s", "max_retries", "keep_checkpoints", "checkpoint_every_steps"):
+    for name in (*_SUPERVISION, *_MEMORY):
         settings["stage"].pop(name)
     weights = checkpoint_digest(Path(spec.init_from))
     data = {name: _dataset_digest(url, name) for name, url in sorted(spec.datasets.items())}

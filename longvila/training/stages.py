@@ -14,7 +14,7 @@ from longvila.model.lora import wrap_lora
 from longvila.model.module import LongVila
 from longvila.model.parts import set_trainable, trainable_parameters
 from longvila.model.rope import set_rope_theta
-from longvila.parallel import enable_checkpointing
+from longvila.parallel import HostMemory, tile_tokens
 
 
 class ParameterGroup(TypedDict):
@@ -26,7 +26,7 @@ class ParameterGroup(TypedDict):
 
 
 def prepare(model: LongVila, stage: StageConfig) -> None:
-    """Make a loaded model ready for a stage, in place: what trains, adapters, RoPE, recomputation.
+    """Make a loaded model ready for a stage, in place: what trains, adapters, RoPE, what saves memory.
 
     Adapters start from the stage's seed, so every process makes the same ones.
     """
@@ -42,9 +42,11 @@ def prepare(model: LongVila, stage: StageConfig) -> None:
             train_embeddings_and_norms=stage.lora.train_embeddings_and_norms,
             seed=stage.seed,
         )
+    if stage.mlp_tiles:
+        tile_tokens(model.llm, stage.mlp_tiles)
     if stage.gradient_checkpointing:
-        enable_checkpointing(model.llm)
-        enable_checkpointing(model.vision_tower)
+        host = HostMemory() if stage.offload_activations else None
+        model.enable_gradient_checkpointing(keep_attention=stage.keep_attention, host=host)
 
 
 def parameter_groups(model: LongVila, optimizer: OptimizerConfig) -> list[ParameterGroup]:

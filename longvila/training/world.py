@@ -43,11 +43,15 @@ class World:
 
     def max(self, value: int) -> int:
         """The largest ``value`` of all processes, the same everywhere (collective)."""
+        return self.maxima([value])[0]
+
+    def maxima(self, values: Sequence[int]) -> list[int]:
+        """The largest of each of ``values`` over all processes, the same everywhere (collective)."""
         if self.size == 1:
-            return value
-        tensor = torch.tensor(value)
+            return list(values)
+        tensor = torch.tensor(values)
         dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
-        return int(tensor)
+        return tensor.tolist()
 
     def barrier(self) -> None:
         """Return when every process has come here. Over gloo, so that no GPU is kept busy waiting."""

@@ -49,6 +49,17 @@ WRONG = [
         "stages.align.ulysses_degree",
         "put the rest into ring_degree",
     ),
+    (
+        "stages.align.ring_degree=8 stages.align.rows_per_step=8 stages.align.num_processes=8 "
+        "stages.align.smaller_degrees=[[1,1],[4,1]]",
+        "stages.align.smaller_degrees.1.0",
+        "put the rest into ring_degree",
+    ),
+    (
+        "stages.align.ring_degree=2 stages.align.num_processes=2 stages.align.smaller_degrees=[[0,1]]",
+        "stages.align.smaller_degrees.0.0",
+        "greater than 0",
+    ),
     ("stages.align.optimizer.part_learning_rates={llm: 1.0}", "stages.align", "does not train"),
     ("stages.align.optimizer.betas=[2, 3]", "stages.align.optimizer.betas", "less than 1"),
     ("stages.align.trains=[projector, projector]", "stages.align", "names a part twice"),

@@ -39,13 +39,9 @@ def all_ranks(
     load: Load, stage: StageConfig, *, dp: int, ulysses: int, ring: int
 ) -> list[list[PackedLoader]]:
     """Loaders by (dp rank, sp rank)."""
-    return [
-        [
-            load(stage, dp_rank=d, dp_size=dp, sp_rank=s, ulysses_degree=ulysses, ring_degree=ring)
-            for s in range(ulysses * ring)
-        ]
-        for d in range(dp)
-    ]
+    stage = stage.model_copy(update={"ulysses_degree": ulysses, "ring_degree": ring})
+    sp, world_size = ulysses * ring, dp * ulysses * ring
+    return [[load(stage, rank=d * sp + s, world_size=world_size) for s in range(sp)] for d in range(dp)]
 
 
 def test_an_epoch_has_every_training_sample_and_no_other(load: Load, make_stage: MakeStage) -> None:
@@ -131,7 +127,7 @@ def test_a_resume_goes_on_exactly_also_with_other_ranks(load: Load, make_stage: 
     stage = make_stage(steps=12, order="short_first")
     whole = keys_by_step(load(stage))
     assert keys_by_step(load(stage, consumed_steps=5)) == whole[5:]
-    halves = [keys_by_step(load(stage, dp_rank=d, dp_size=2, consumed_steps=5)) for d in range(2)]
+    halves = [keys_by_step(load(stage, rank=d, world_size=2, consumed_steps=5)) for d in range(2)]
     for (step, keys), first, second in zip(whole[5:], *halves, strict=True):
         assert first[0] == second[0] == step
         assert sorted(first[1] + second[1]) == sorted(keys)
@@ -165,7 +161,7 @@ def test_a_changed_run_cannot_be_resumed(
     assert state.steps_consumed == 4
     assert state.epoch > 0
     loader.check_state(state)
-    load(stage, dp_rank=1, dp_size=2).check_state(state)
+    load(stage, rank=1, world_size=2).check_state(state)
     with pytest.raises(InputError, match=r"The order of samples differs.*Set them back"):
         load(make_stage(steps=6, seed=1)).check_state(state)
     write_dataset(open_storage(tmp_path), "a", "train", make_items(39))
@@ -188,7 +184,11 @@ def test_frames_are_thinned_to_the_stage(load: Load, make_stage: MakeStage) -> N
 
 def test_rows_must_divide_over_replicas(load: Load, make_stage: MakeStage) -> None:
     with pytest.raises(ConfigError, match=r"rows_per_step=4 .* multiple of the 3 replicas"):
-        load(make_stage(), dp_size=3)
+        load(make_stage(), world_size=3)
+    with pytest.raises(
+        ConfigError, match=r"world_size=3 is not a multiple of sp_size=2 .* lower the degrees"
+    ):
+        load(make_stage(ulysses_degree=2), world_size=3)
 
 
 def test_a_data_set_that_is_not_given_is_told(load: Load, make_stage: MakeStage) -> None:

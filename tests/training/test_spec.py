@@ -50,6 +50,9 @@ def test_the_fingerprint_follows_what_decides_the_result(inputs: Path, tmp_path:
     spec = tiny.spec(inputs)
     mark = fingerprint(spec)
     assert mark == fingerprint(tiny.spec(inputs, "elsewhere", max_retries=7, label="again"))
+    assert mark == fingerprint(
+        tiny.spec(inputs, mlp_tiles=4, offload_activations=True, gradient_checkpointing=True)
+    )
     assert mark != fingerprint(tiny.spec(inputs, seed=1))
     other = tmp_path / "other"
     tiny.write_inputs(other, seed=1)
