@@ -7,6 +7,7 @@ STAMP := $(VENV)/.installed
 WORKSPACE ?= workspace/demo
 STORAGE ?= local
 PYTEST_ARGS ?=
+BENCH_ARGS ?=
 
 export DO_NOT_TRACK := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
@@ -43,6 +44,11 @@ test-slow: $(STAMP) ## Long proofs: the miniature's claims on three seeds
 .PHONY: test-faults
 test-faults: $(STAMP) ## Kill real processes and see that nothing is lost
 	$(BIN)/python -m pytest -m faults $(PYTEST_ARGS)
+
+.PHONY: bench
+bench: $(STAMP) ## Run one benchmark: make bench NAME=mmsp_attention (BENCH_ARGS=--quick)
+	@test -n "$(NAME)" || { echo "error: which one? make bench NAME=$$(ls benchmarks/*.py | xargs -n1 basename -s .py | grep -E '^[a-z]+_' | paste -sd'|')"; exit 2; }
+	$(BIN)/python -m benchmarks.$(NAME) --json benchmarks/results/$(NAME).json $(BENCH_ARGS)
 
 .PHONY: check
 check: $(STAMP) ## Format, lint, types, import contracts, dead links

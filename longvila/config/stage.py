@@ -104,6 +104,10 @@ class StageConfig(Settings):
         description="with gradient_checkpointing: keep attention's results, as large as the layers' inputs; "
         "false: attention and its messages run twice",
     )
+    keep_keys: bool = Field(
+        default=False,
+        description="keys that came around the ring wait for the backward pass instead of travelling twice",
+    )
     offload_activations: bool = Field(
         default=False,
         description="with gradient_checkpointing: what is kept between the passes waits in host memory",

@@ -57,12 +57,20 @@ class Attend(Protocol):
         ...
 
 
-def make_attend(plan: Plan | Layout, groups: Groups, *, head_groups: int = 0, kernel: str = "auto") -> Attend:
+def make_attend(
+    plan: Plan | Layout,
+    groups: Groups,
+    *,
+    head_groups: int = 0,
+    keep_keys: bool = False,
+    kernel: str = "auto",
+) -> Attend:
     """Bind a plan's layout to the processes of ``groups``.
 
     With ``head_groups`` > 1 heads go through in so many groups: one group's messages hide behind another's
-    computation, and attention's buffers shrink. ``kernel`` names what computes a block of attention, one of
-    ``KERNEL_NAMES``. Raises ConfigError when plan and groups disagree.
+    computation, and attention's buffers shrink. With ``keep_keys`` the keys that came around the ring are
+    kept for the backward pass, where they would travel once more. ``kernel`` names what computes a block of
+    attention, one of ``KERNEL_NAMES``. Raises ConfigError when plan and groups disagree.
     """
     layout = plan.layout if isinstance(plan, Plan) else plan
     planned, given = (layout.ulysses_degree, layout.ring_degree), (groups.ulysses_degree, groups.ring_degree)
@@ -71,7 +79,7 @@ def make_attend(plan: Plan | Layout, groups: Groups, *, head_groups: int = 0, ke
             f"the plan is made for (ulysses_degree, ring_degree) = {planned}, the groups for {given}. "
             "Make both with the same degrees."
         )
-    return _MmspAttend(layout, groups, head_groups, kernel)
+    return _MmspAttend(layout, groups, head_groups, keep_keys, kernel)
 
 
 @dataclass
@@ -81,6 +89,7 @@ class _MmspAttend:
     layout: Layout
     groups: Groups
     head_groups: int
+    keep_keys: bool
     kernel: str
     gave_lengths: bool = False
 
@@ -118,7 +127,7 @@ class _MmspAttend:
         parts = []
         for heads in head_parts(q_tHD.shape[1], num_kv_heads, layout.ulysses_degree, self.head_groups):
             kernel = pick_kernel(q_tHD, heads.uniform(self.groups.ulysses_rank), name=self.kernel)
-            ring = RingAttention(Blocks(schedule, kernel, scale), self.groups.ring)
+            ring = RingAttention(Blocks(schedule, kernel, scale), self.groups.ring, self.keep_keys)
             parts.append(Part(heads, ring, self.groups.ulysses))
         return tuple(parts)
 

@@ -77,15 +77,23 @@ class Blocks:
 
     def gradients(self, saved: Saved, k_TgD: Tensor, v_TgD: Tensor) -> Sums:
         """Return the gradients from the own keys, in the dtype of sums if more is to come."""
-        schedule = self.schedule
-        if schedule.is_one_square:
-            return Sums(*(grad[0] for grad in self._call_backward(schedule.squares[0], saved, k_TgD, v_TgD)))
-        dtype = sum_dtype(k_TgD.dtype)
-        sums = Sums(*(torch.zeros_like(x, dtype=dtype) for x in (saved.q, k_TgD, v_TgD)))
-        if schedule.stack is not None:
-            self._add_stack(schedule.stack, saved, k_TgD, v_TgD, sums)
-        self.add_gradients((*schedule.squares, *schedule.own), saved, k_TgD, v_TgD, sums)
+        if self.schedule.is_one_square:
+            square = self.schedule.squares[0]
+            return Sums(*(grad[0] for grad in self._call_backward(square, saved, k_TgD, v_TgD)))
+        sums = self.no_gradients(saved, k_TgD, v_TgD)
+        self.add_own_gradients(saved, k_TgD, v_TgD, sums)
         return sums
+
+    def no_gradients(self, saved: Saved, k_TgD: Tensor, v_TgD: Tensor) -> Sums:
+        """Return zeros to add gradients to."""
+        dtype = sum_dtype(k_TgD.dtype)
+        return Sums(*(torch.zeros_like(x, dtype=dtype) for x in (saved.q, k_TgD, v_TgD)))
+
+    def add_own_gradients(self, saved: Saved, k_TgD: Tensor, v_TgD: Tensor, sums: Sums) -> None:
+        """Add the gradients from the own keys."""
+        if self.schedule.stack is not None:
+            self._add_stack(self.schedule.stack, saved, k_TgD, v_TgD, sums)
+        self.add_gradients((*self.schedule.squares, *self.schedule.own), saved, k_TgD, v_TgD, sums)
 
     def add_gradients(
         self, calls: Iterable[Call], saved: Saved, k_sgD: Tensor, v_sgD: Tensor, sums: Sums

@@ -131,7 +131,9 @@ class TorchGroup(Group):
     def all_to_all(
         self, output: Tensor, source: Tensor, *, output_splits: Sequence[int], source_splits: Sequence[int]
     ) -> Work:
-        """Start one ``all_to_all_single``."""
+        """Start one ``all_to_all_single``; on gloo, whose own goes one way at a time, plain messages."""
+        if output.device.type == "cpu":
+            return self._one_by_one(output.split(list(output_splits)), source.split(list(source_splits)))
         with self._naming():
             work = dist.all_to_all_single(
                 output, source, list(output_splits), list(source_splits), group=self._group, async_op=True
@@ -142,8 +144,12 @@ class TorchGroup(Group):
     def exchange(
         self, *, sends: Sequence[tuple[int, Tensor]], receives: Sequence[tuple[int, Tensor]]
     ) -> Work:
-        """Start all messages as one batch, so that NCCL cannot deadlock on their order."""
-        pairs = [(dist.isend, *send) for send in sends] + [(dist.irecv, *receive) for receive in receives]
+        """Start all messages as one batch, so that NCCL cannot deadlock on their order.
+
+        Receives come first: gloo tells the sender that it may send, and that word would wait behind the data
+        of an own message, as if the link went one way at a time.
+        """
+        pairs = [(dist.irecv, *receive) for receive in receives] + [(dist.isend, *send) for send in sends]
         operations = [
             dist.P2POp(operation, tensor, group=self._group, group_peer=peer)
             for operation, peer, tensor in pairs
@@ -170,3 +176,11 @@ class TorchGroup(Group):
         """Wait for all."""
         with self._naming():
             dist.barrier(group=self._group)
+
+    def _one_by_one(self, outputs: Sequence[Tensor], sources: Sequence[Tensor]) -> Work:
+        outputs[self.rank].copy_(sources[self.rank])
+        others = [peer for peer in range(self.size) if peer != self.rank]
+        return self.exchange(
+            sends=[(peer, sources[peer]) for peer in others],
+            receives=[(peer, outputs[peer]) for peer in others],
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,20 +38,23 @@ def choose_degrees(
     ranks_per_node: int,
     element_bytes: int = 2,
     node_speedup: float = 8.0,
+    degrees: Iterable[tuple[int, int]] | None = None,
 ) -> list[DegreeChoice]:
     """Return all pairs of degrees for one sequence over ``nodes`` × ``ranks_per_node`` ranks, best first.
 
-    ``tokens`` is the length of one long document; ``node_speedup`` how many times faster messages inside a
-    node are. Ranks of a node are consecutive. Raises ConfigError when no pair fits the heads.
+    ``degrees`` limits them to some. ``tokens`` is the length of one long document; ``node_speedup`` how many
+    times faster messages inside a node are. Ranks of a node are consecutive. Raises ConfigError when no rank
+    is given.
     """
     sp_size = nodes * ranks_per_node
     if sp_size < 1:
         raise ConfigError(f"nodes={nodes} × ranks_per_node={ranks_per_node}: both must be at least 1.")
+    every = ((ulysses, sp_size // ulysses) for ulysses in range(1, sp_size + 1) if sp_size % ulysses == 0)
     choices = []
-    for ulysses_degree in range(1, min(sp_size, num_heads) + 1):
-        if sp_size % ulysses_degree:
+    for ulysses_degree, ring_degree in degrees or every:
+        if ulysses_degree > num_heads:
             continue
-        layout = Layout((tokens,), ulysses_degree, sp_size // ulysses_degree)
+        layout = Layout((tokens,), ulysses_degree, ring_degree)
         traffic = attention_traffic(
             layout,
             num_heads=num_heads,
@@ -63,7 +67,7 @@ def choose_degrees(
         choices.append(
             DegreeChoice(
                 ulysses_degree=ulysses_degree,
-                ring_degree=layout.ring_degree,
+                ring_degree=ring_degree,
                 between_nodes_bytes=int(traffic.sum()) - within,
                 within_nodes_bytes=within,
                 head_imbalance=most * ulysses_degree / num_heads,

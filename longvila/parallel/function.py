@@ -11,9 +11,10 @@ messages on their way while another is computed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -45,6 +46,7 @@ class PartSaved(NamedTuple):
     new_v: Tensor
     out: Tensor
     lse: Tensor
+    arrived: tuple[Tensor, ...] = ()  # keys that came around the ring, if they are kept
 
 
 @dataclass
@@ -55,6 +57,13 @@ class Carried:
     v: Tensor | None = None
     dk: Tensor | None = None
     dv: Tensor | None = None
+
+
+class Sinks(NamedTuple):
+    """The sinks of all query heads, and room for their gradient."""
+
+    value_H: Tensor
+    grad_H: Tensor
 
 
 @dataclass(frozen=True)
@@ -71,20 +80,29 @@ class Part:
 
     def attend(self, heads: Heads, sinks_H: Tensor | None) -> Attended:
         """Attend over the ring; give (out, lse) into keeping where a checkpoint asks for it."""
-        out, lse = self.ring.forward(*heads)
+        out, lse, arrived = self.ring.forward(*heads)
         if sinks_H is not None:
             out, lse = add_sinks(out, lse, self.sinks(sinks_H))
-        result = Attended(out, lse)
+        result = Attended(out, lse, arrived)
         remember(result)
         return result
 
-    def gradients(self, dout: Tensor, kept: PartSaved, carried: Carried) -> list[Tensor]:
+    def gradients(
+        self, arrivals: Iterator[list[Tensor]], kept: PartSaved, carried: Carried, sinks: Sinks | None
+    ) -> list[Tensor]:
         """Return dq, and dk and dv of the KV heads that no later part looks at, in the inputs' dtype.
 
-        ``carried`` is handed from part to part.
+        The output's gradient comes from ``arrivals``, the sinks' goes into ``sinks``; ``carried`` is handed
+        from part to part.
         """
         k, v = self.with_carried(kept.new_k, carried.k), self.with_carried(kept.new_v, carried.v)
-        dq, dk, dv = self.ring.backward(Saved(dout, kept.q, kept.out, kept.lse), k, v)
+        asked = self.ring.ask_for_keys(k, v)
+        (dout,) = next(arrivals)
+        if sinks is not None:
+            found = sink_gradient(dout, kept.out, kept.lse, self.sinks(sinks.value_H))
+            self.sinks(sinks.grad_H).copy_(found)
+        saved = Saved(dout, kept.q, kept.out, kept.lse)
+        dq, dk, dv = self.ring.backward(saved, k, v, asked, kept.arrived)
         dk, dv = _with_earlier(dk, carried.dk), _with_earlier(dv, carried.dv)
         ended, held = self._own(self.heads.ended).size, self._own(self.heads.kv).size
         carried.k = carried.v = carried.dk = carried.dv = None
@@ -139,18 +157,14 @@ def gradients(
     ``saved`` is used up: here memory is at its fullest, so nothing is held longer than it is needed.
     """
     whole, behind = _HeadGradients(dout_tHD.shape[1], parts), Behind()
-    dsinks_H = None if sinks_H is None else torch.zeros_like(sinks_H)
+    sinks = None if sinks_H is None else Sinks(sinks_H, torch.zeros_like(sinks_H))
     arrivals = ahead([partial(to_heads, [dout_tHD], [part.heads.q], part.group) for part in parts])
     carried = Carried()
     for part in parts:
-        (dout,), kept = next(arrivals), saved.pop(0)
-        if sinks_H is not None and dsinks_H is not None:
-            part.sinks(dsinks_H).copy_(sink_gradient(dout, kept.out, kept.lse, part.sinks(sinks_H)))
-        rounded = part.gradients(dout, kept, carried)
-        del dout, kept
+        rounded = part.gradients(arrivals, saved.pop(0), carried, sinks)
         behind.push(part.gather_gradients(rounded), partial(whole.put, part.heads))
     behind.finish()
-    return whole.whole(), dsinks_H
+    return whole.whole(), None if sinks is None else sinks.grad_H
 
 
 class AttentionFunction(torch.autograd.Function):
@@ -162,8 +176,9 @@ class AttentionFunction(torch.autograd.Function):
     ) -> Tensor:
         """Attend, and save what the backward pass needs."""
         out, saved = attend(Heads(q_tHD, k_thD, v_thD), sinks_H, parts)
-        ctx.save_for_backward(sinks_H, *(tensor for part in saved for tensor in part))
-        ctx.parts = parts
+        flat = [(*part[:5], *part.arrived) for part in saved]
+        ctx.save_for_backward(sinks_H, *chain(*flat))
+        ctx.parts, ctx.counts = parts, [len(tensors) for tensors in flat]
         return out
 
     @staticmethod
@@ -173,10 +188,19 @@ class AttentionFunction(torch.autograd.Function):
     ) -> tuple[Tensor | None, ...]:
         """Return the gradients of q, k, v and the sinks."""
         sinks_H, *flat = ctx.saved_tensors
-        saved = [PartSaved(*flat[i : i + 5]) for i in range(0, len(flat), 5)]
-        flat.clear()
+        saved = _unflatten(flat, ctx.counts)
         grads, dsinks_H = gradients(dout_tHD, sinks_H, ctx.parts, saved)
         return *grads, dsinks_H, None
+
+
+def _unflatten(flat: list[Tensor], counts: Sequence[int]) -> list[PartSaved]:
+    """Put what was saved back into parts, of so many tensors each; the list is used up."""
+    saved = []
+    for count in counts:
+        q, new_k, new_v, out, lse, *arrived = flat[:count]
+        del flat[:count]
+        saved.append(PartSaved(q, new_k, new_v, out, lse, tuple(arrived)))
+    return saved
 
 
 def _with_earlier(grad: Tensor, earlier: Tensor | None) -> Tensor:

@@ -34,12 +34,14 @@ def attention_traffic(
     head_size: int,
     element_bytes: int = 2,
     head_groups: int = 0,
+    keep_keys: bool = False,
     recomputed: bool = False,
 ) -> Traffic:
     """Return the traffic of one attention layer.
 
-    ``recomputed``: under activation checkpointing that keeps attention's results, the backward pass swaps
-    tokens for heads once more; the ring's messages are not repeated.
+    With ``keep_keys`` keys travel in the forward pass only. ``recomputed``: under activation checkpointing
+    that keeps attention's results, the backward pass swaps tokens for heads once more; the ring's messages
+    are not repeated.
     """
     plan = HeadPlan(num_heads, num_kv_heads, layout.ulysses_degree)
     row_bytes = head_size * element_bytes
@@ -50,7 +52,7 @@ def attention_traffic(
         to_heads, to_tokens = _swaps(layout, part)
         ring = _by_kv_heads(sent, part)
         forward += to_heads + to_tokens + ring
-        backward += _swaps_of_gradients(layout, part) + ring + ring.T
+        backward += _swaps_of_gradients(layout, part) + ring.T + (0 if keep_keys else ring)
         if recomputed:
             backward += to_heads + to_tokens
     return Traffic(forward * row_bytes, backward * row_bytes)

@@ -168,6 +168,7 @@ def _forward(trainer: Trainer, batch: PackedBatch) -> Tensor:
         batch,
         trainer.groups_by_degree[batch.degree_index],
         head_groups=trainer.stage.head_groups,
+        keep_keys=trainer.stage.keep_keys,
         kernel=trainer.stage.attention_kernel,
         calls=calls,
         device=trainer.world.device,

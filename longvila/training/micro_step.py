@@ -88,6 +88,7 @@ def run(
     groups: Groups,
     *,
     head_groups: int = 0,
+    keep_keys: bool = False,
     kernel: str = "auto",
     calls: Calls,
     device: torch.device,
@@ -106,7 +107,7 @@ def run(
     )
     return module(
         *on_device,
-        attend=make_attend(batch.plan, groups, head_groups=head_groups, kernel=kernel),
+        attend=make_attend(batch.plan, groups, head_groups=head_groups, keep_keys=keep_keys, kernel=kernel),
         exchange=make_exchange(batch.plan, groups),
         calls=calls,
     )

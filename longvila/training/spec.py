@@ -128,6 +128,7 @@ _SUPERVISION = ("step_timeout_s", "max_retries", "keep_checkpoints", "checkpoint
 _MEMORY = (
     "gradient_checkpointing",
     "keep_attention",
+    "keep_keys",
     "offload_activations",
     "mlp_tiles",
     "head_groups",

@@ -31,8 +31,9 @@ def attend() -> None:
 
 
 def exchange() -> None:
-    groups = make_groups(ulysses_degree=4)
-    plan = make_plan((64,), range(0, 60, 4), tokens_per_frame=3, ulysses_degree=4)
+    """Visual tokens on a zigzag layout: not every rank hears from rank 2, but from one that does."""
+    groups = make_groups(ring_degree=4)
+    plan = make_plan((64,), range(0, 64, 4), tokens_per_frame=3, ring_degree=4)
     features = torch.randn(len(plan.frames_of(groups.rank)), 3, 5)
     for step in range(1000):
         _end(groups.rank, step)

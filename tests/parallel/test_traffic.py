@@ -23,24 +23,17 @@ CASES: list[dict[str, object]] = [
     {"lengths": (200,), "num_heads": 28, "num_kv_heads": 4, "head_groups": 3},
     {"lengths": (90, 13), "num_heads": 14, "num_kv_heads": 2, "window": 20},
     {"lengths": (5,) * 20, "num_heads": 7, "num_kv_heads": 1},
+    {"lengths": (61, 3, 40), "num_heads": 8, "num_kv_heads": 2, "keep_keys": True},
 ]
 
 
 class Counting(TorchGroup):
-    """Counts the bytes that this rank sends to each sp rank."""
+    """Counts the bytes that this rank sends to each sp rank; on CPU all are sent by ``exchange``."""
 
     def __init__(self, group: dist.ProcessGroup, sent: np.ndarray) -> None:
         super().__init__(group)
         self._ranks = dist.get_process_group_ranks(group)
         self._sent = sent
-
-    def all_to_all(
-        self, output: Tensor, source: Tensor, *, output_splits: Sequence[int], source_splits: Sequence[int]
-    ) -> Work:
-        for peer, rows in enumerate(source_splits):
-            if peer != self.rank:
-                self._sent[self._ranks[peer]] += rows * source[:1].nbytes
-        return super().all_to_all(output, source, output_splits=output_splits, source_splits=source_splits)
 
     def exchange(
         self, *, sends: Sequence[tuple[int, Tensor]], receives: Sequence[tuple[int, Tensor]]
@@ -82,7 +75,8 @@ def attention_on_rank(_rank: int, degrees: tuple[int, int]) -> list[tuple[np.nda
             torch.zeros(1, heads, t, HEAD_SIZE, dtype=torch.bfloat16, requires_grad=True)
             for heads in (case["num_heads"], case["num_kv_heads"], case["num_kv_heads"])
         )
-        attend = make_attend(layout, groups, head_groups=case.get("head_groups", 0))  # pyright: ignore
+        options = {name: case[name] for name in ("head_groups", "keep_keys") if name in case}
+        attend = make_attend(layout, groups, **options)  # pyright: ignore[reportArgumentType]
         sent[:] = 0
         out = attend(q, k, v, scale=1.0, window=case.get("window"))  # pyright: ignore[reportArgumentType]
         forward = sent.copy()
@@ -162,3 +156,5 @@ def test_half_of_the_relays_bytes_at_ring_2() -> None:
     block = layout.ring_length * 2 * 2 * 64 * 2
     relay = 2 * (block + block + 2 * 2 * block)
     assert ours / relay == pytest.approx(2.25 / 6)
+    kept = attention_traffic(layout, num_heads=14, num_kv_heads=2, head_size=64, keep_keys=True).total.sum()
+    assert kept / relay == pytest.approx(1.5 / 6)

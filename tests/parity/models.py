@@ -52,14 +52,16 @@ def gradients(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def largest_error(found: dict[str, Tensor], wanted: dict[str, Tensor]) -> tuple[float, str]:
+def largest_error(
+    found: dict[str, Tensor], wanted: dict[str, Tensor], *, floor_share: float = 1e-6
+) -> tuple[float, str]:
     """Return the largest error of any parameter's gradient, and its name.
 
     Errors are relative to the gradient's own largest element. Gradients that are zero but for rounding (of
-    attention's key biases, to which a softmax is blind) are measured by the largest of the whole model.
+    attention's key biases, to which a softmax is blind) are measured by a share of the whole model's largest.
     """
     assert found.keys() == wanted.keys()
-    floor = 1e-6 * max(float(gradient.abs().max()) for gradient in wanted.values())
+    floor = floor_share * max(float(gradient.abs().max()) for gradient in wanted.values())
     return max(
         (float((found[name] - gradient).abs().max()) / max(float(gradient.abs().max()), floor), name)
         for name, gradient in wanted.items()

@@ -29,6 +29,7 @@ class Case:
     window: int | None = None
     sinks: bool = False
     head_groups: int = 0
+    keep_keys: bool = False
     name: str = field(default="", compare=False)
 
 
@@ -53,6 +54,17 @@ CASES = [
     Case((50, 31), heads=12, kv_heads=3, head_groups=3, name="heads in uneven groups"),
     Case((50, 31), heads=28, kv_heads=4, sinks=True, head_groups=3, name="groups that share KV heads"),
     Case((50, 31), heads=10, kv_heads=2, head_groups=4, name="groups that share some KV heads"),
+    Case((61, 30), heads=4, kv_heads=2, keep_keys=True, name="keys kept"),
+    Case(
+        (90, 13, 5),
+        heads=8,
+        kv_heads=2,
+        window=40,
+        sinks=True,
+        head_groups=2,
+        keep_keys=True,
+        name="keys kept, and all else",
+    ),
 ]
 
 
@@ -97,7 +109,7 @@ def attend_on_rank(_rank: int, ulysses_degree: int, ring_degree: int, cases: lis
         padding = (0, 0, 0, layout.padded_length - layout.num_tokens)
         local = [torch.nn.functional.pad(x, padding)[:, positions] for x in (q, k, v, dout)]
         leaves = [x.requires_grad_() for x in (*local[:3], sinks) if x is not None]
-        attend = make_attend(layout, groups, head_groups=case.head_groups)
+        attend = make_attend(layout, groups, head_groups=case.head_groups, keep_keys=case.keep_keys)
         out = attend(
             *(x[None] for x in leaves[:3]), scale=case.head_size**-0.5, window=case.window, sinks=sinks
         )

@@ -25,6 +25,7 @@ class Attended(NamedTuple):
 
     out: Tensor  # [T, h, D]
     lse: Tensor  # [h, T]
+    arrived: tuple[Tensor, ...] = ()  # keys that came from other ring places, if they are kept
 
 
 class _Run(AbstractContextManager[None]):
@@ -50,7 +51,7 @@ class _Run(AbstractContextManager[None]):
 
     def keep(self, result: Attended) -> None:
         """Keep a result for the second run."""
-        parts = [tensor.detach() for tensor in result]
+        parts = [tensor.detach() for tensor in (result.out, result.lse, *result.arrived)]
         put = self._host.put if self._host else _here
         self._results.append(tuple(put(part) for part in parts))
 
@@ -59,7 +60,8 @@ class _Run(AbstractContextManager[None]):
         if not self._results:
             return None
         parts = self._results.popleft()
-        return Attended(*(self._host.get(part) if self._host else part.copy for part in parts))
+        out, lse, *arrived = (self._host.get(part) if self._host else part.copy for part in parts)
+        return Attended(out, lse, tuple(arrived))
 
 
 _current: ContextVar[_Run | None] = ContextVar("checkpointed_run", default=None)

@@ -1,0 +1,1 @@
+"""What `mmsp_gpu` is made of."""

@@ -1,0 +1,74 @@
+"""Decoders of published shapes, with weights made up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+
+@dataclass(frozen=True)
+class Shape:
+    """The sizes of a decoder that decide what it costs."""
+
+    name: str
+    hidden: int
+    intermediate: int
+    layers: int
+    heads: int
+    kv_heads: int
+    vocabulary: int
+    tied: bool = False
+
+    @property
+    def head_size(self) -> int:
+        """Numbers per head."""
+        return self.hidden // self.heads
+
+
+QWEN2_1_5B = Shape("qwen2-1.5b", 1536, 8960, 28, 12, 2, 151936, tied=True)
+QWEN2_7B = Shape("qwen2-7b", 3584, 18944, 28, 28, 4, 152064)
+LLAMA_8B = Shape("llama-8b", 4096, 14336, 32, 32, 8, 128256)
+TINY = Shape("tiny", 64, 128, 4, 4, 2, 256)
+SHAPES = {shape.name: shape for shape in (QWEN2_1_5B, QWEN2_7B, LLAMA_8B, TINY)}
+
+
+def make_decoder(
+    shape: Shape, *, layers: int, attention: str, lora: bool, device: torch.device
+) -> Qwen2ForCausalLM:
+    """Build a decoder in bfloat16 on a device; with ``lora`` only adapters (rank 8 on q, k, v, o) train."""
+    config = Qwen2Config(
+        vocab_size=shape.vocabulary,
+        hidden_size=shape.hidden,
+        intermediate_size=shape.intermediate,
+        num_hidden_layers=layers,
+        num_attention_heads=shape.heads,
+        num_key_value_heads=shape.kv_heads,
+        tie_word_embeddings=shape.tied,
+        max_position_embeddings=1 << 23,
+    )
+    with _default_dtype(torch.bfloat16), device:
+        model = Qwen2ForCausalLM(config)
+        if lora:
+            targets = ["q_proj", "k_proj", "v_proj", "o_proj"]
+            inject_adapter_in_model(LoraConfig(r=8, target_modules=targets), model)
+    if lora:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(".lora_" in name)
+        model.enable_input_require_grads()
+    model.set_attn_implementation(attention)
+    return model.train()
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

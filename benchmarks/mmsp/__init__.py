@@ -1,0 +1,1 @@
+"""What the benchmarks of MM-SP share: shapes, schemes, and how they are measured."""

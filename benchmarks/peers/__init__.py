@@ -1,0 +1,1 @@
+"""What we measure ourselves against, each as its authors run it."""
