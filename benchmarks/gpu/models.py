@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
+from torch import Tensor, nn
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
 
@@ -54,14 +54,32 @@ def make_decoder(
     with _default_dtype(torch.bfloat16), device:
         model = Qwen2ForCausalLM(config)
         if lora:
-            targets = ["q_proj", "k_proj", "v_proj", "o_proj"]
-            inject_adapter_in_model(LoraConfig(r=8, target_modules=targets), model)
-    if lora:
-        for name, parameter in model.named_parameters():
-            parameter.requires_grad_(".lora_" in name)
-        model.enable_input_require_grads()
+            _add_adapters(model, rank=8)
     model.set_attn_implementation(attention)
     return model.train()
+
+
+class Adapter(nn.Module):
+    """A frozen linear layer with a trained one of low rank beside it (peft may not be there)."""
+
+    def __init__(self, base: nn.Linear, rank: int) -> None:
+        super().__init__()
+        self.base = base
+        self.down = nn.Linear(base.in_features, rank, bias=False)
+        self.up = nn.Linear(rank, base.out_features, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Add what the adapter gives."""
+        return self.base(x) + self.up(self.down(x))
+
+
+def _add_adapters(model: Qwen2ForCausalLM, *, rank: int) -> None:
+    """Let only adapters on q, k, v and o train."""
+    model.requires_grad_(False)
+    for layer in model.model.layers:
+        for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
+            setattr(layer.self_attn, name, Adapter(getattr(layer.self_attn, name), rank))
+    model.enable_input_require_grads()
 
 
 @contextmanager

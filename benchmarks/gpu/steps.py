@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensor
 from transformers import Qwen2ForCausalLM
 
+from benchmarks.gpu import alst
 from benchmarks.gpu.made_up import made_up_groups
 from benchmarks.gpu.meter import Meter, Peak
 from benchmarks.gpu.models import Shape, make_decoder
@@ -34,6 +36,7 @@ class Switches:
     tiles: int = 0
     head_groups: int = 0
     checkpointing: bool = True
+    alst: bool = False  # DeepSpeed's tiled MLP and loss instead of ours
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ def step(model: Qwen2ForCausalLM, run: Run, host: HostMemory) -> None:
     if switches.checkpointing:
         keep = switches.ours and switches.keep
         enable_checkpointing(model, keep=keep, host=host if switches.offload else None)
+    if switches.alst:
+        alst.tile_mlps(model)
     if switches.tiles:
         tile_tokens(model, switches.tiles)
     layout = Layout((run.tokens,), *run.degrees)
@@ -81,16 +86,20 @@ def step(model: Qwen2ForCausalLM, run: Run, host: HostMemory) -> None:
     if not switches.chunked_loss:
         model(**kwargs, labels=ids).loss.backward()
         return
-    _chunked(model, kwargs, ids[0]).backward()
+    _chunked(model, kwargs, ids[0], use_alst=switches.alst).backward()
 
 
 def _drop_gradient(parameter: torch.Tensor) -> None:
     parameter.grad = None
 
 
-def _chunked(model: nn.Module, kwargs: dict[str, Any], labels: torch.Tensor) -> torch.Tensor:
+def _chunked(
+    model: nn.Module, kwargs: dict[str, Any], labels: torch.Tensor, *, use_alst: bool
+) -> torch.Tensor:
     """Return the summed loss; hidden states are not held here, so that they are free when they can be."""
     hidden = model.get_submodule("model")(**kwargs).last_hidden_state[0]
+    if use_alst and not isinstance(hidden, FakeTensor):  # it looks at numbers, which fake tensors do not have
+        return alst.loss(hidden, labels, model.get_submodule("lm_head"))
     everything = torch.arange(len(labels), device=labels.device)
     head = model.get_submodule("lm_head")
     return chunked_cross_entropy(hidden, labels, head, chunk=4096, scored=everything).loss_sum

@@ -111,7 +111,16 @@ class _MmspAttend:
     ) -> Tensor:
         _check_shapes(q_BHtD, k_BhtD, v_BhtD, self.layout)
         q, k, v = (x[0].transpose(0, 1).to(v_BhtD.dtype) for x in (q_BHtD, k_BhtD, v_BhtD))
-        parts = self._parts(q, k.shape[1], scale, window)
+        parts = make_parts(
+            self.layout if window is None else replace(self.layout, window=window),
+            self.groups,
+            q,
+            k.shape[1],
+            scale=scale,
+            head_groups=self.head_groups,
+            keep_keys=self.keep_keys,
+            kernel=self.kernel,
+        )
         out: Any = AttentionFunction.apply(q, k, v, sinks, parts)
         return out[None]
 
@@ -120,16 +129,30 @@ class _MmspAttend:
         self.gave_lengths = True
         return _document_rows(self.layout, self.groups.sp_rank, device)
 
-    def _parts(self, q_tHD: Tensor, num_kv_heads: int, scale: float, window: int | None) -> tuple[Part, ...]:
-        """Return the groups of heads that go through one after another, and their way through the ring."""
-        layout = self.layout if window is None else replace(self.layout, window=window)
-        schedule = make_schedule(layout, self.groups.ring_rank, q_tHD.device)
-        parts = []
-        for heads in head_parts(q_tHD.shape[1], num_kv_heads, layout.ulysses_degree, self.head_groups):
-            kernel = pick_kernel(q_tHD, heads.uniform(self.groups.ulysses_rank), name=self.kernel)
-            ring = RingAttention(Blocks(schedule, kernel, scale), self.groups.ring, self.keep_keys)
-            parts.append(Part(heads, ring, self.groups.ulysses))
-        return tuple(parts)
+
+def make_parts(
+    layout: Layout,
+    groups: Groups,
+    q_tHD: Tensor,
+    num_kv_heads: int,
+    *,
+    scale: float,
+    head_groups: int = 0,
+    keep_keys: bool = False,
+    kernel: str = "auto",
+) -> tuple[Part, ...]:
+    """Return the groups of heads that go through one after another, and their way through the ring.
+
+    With them ``function.attend`` and ``function.gradients`` can be called without autograd. ``q_tHD`` is only
+    looked at: its device, dtype and heads.
+    """
+    schedule = make_schedule(layout, groups.ring_rank, q_tHD.device)
+    parts = []
+    for heads in head_parts(q_tHD.shape[1], num_kv_heads, layout.ulysses_degree, head_groups):
+        block_kernel = pick_kernel(q_tHD, heads.uniform(groups.ulysses_rank), name=kernel)
+        ring = RingAttention(Blocks(schedule, block_kernel, scale), groups.ring, keep_keys)
+        parts.append(Part(heads, ring, groups.ulysses))
+    return tuple(parts)
 
 
 @lru_cache(maxsize=32)
