@@ -15,6 +15,7 @@ from longvila.parallel.regions import Kind, Region
 
 LENGTHS = st.lists(st.integers(1, 60) | st.integers(1, 4), min_size=0, max_size=12).map(tuple)
 WINDOWS = st.none() | st.integers(1, 70)
+RINGS = st.sampled_from([1, 2, 3, 4, 5, 8, 12, 16, 32])
 DEGREES = st.sampled_from([(u, r) for u in (1, 2, 3, 4, 8, 16) for r in (1, 2, 3, 4, 8, 16) if u * r <= 64])
 
 
@@ -87,7 +88,7 @@ def test_after_the_ulysses_all_to_all_a_ring_place_holds_its_zigzag_chunks_in_or
 
 
 @settings(max_examples=300)
-@given(LENGTHS, st.sampled_from([1, 2, 3, 4, 8]), WINDOWS)
+@given(LENGTHS, RINGS, WINDOWS)
 def test_the_regions_cover_the_mask_exactly_once(
     lengths: tuple[int, ...], ring_degree: int, window: int | None
 ) -> None:
@@ -97,14 +98,15 @@ def test_the_regions_cover_the_mask_exactly_once(
     assert (count == visible_pairs(lengths, window, layout.padded_length)).all()
 
 
-def test_the_regions_cover_the_mask_exactly_once_on_64_places() -> None:
-    layout = Layout((300, 1, 77, 500, 12), 1, 64)
+@pytest.mark.parametrize("window", [None, 100])
+def test_the_regions_cover_the_mask_exactly_once_on_64_places(window: int | None) -> None:
+    layout = Layout((300, 1, 77, 500, 12), 1, 64, window)
     regions = [region for rank in range(64) for region in all_regions(layout, rank)]
     count = computed_pairs(regions, layout.padded_length)
-    assert (count == visible_pairs(layout.lengths, None, layout.padded_length)).all()
+    assert (count == visible_pairs(layout.lengths, window, layout.padded_length)).all()
 
 
-@given(LENGTHS, st.sampled_from([1, 2, 3, 4, 8]), WINDOWS)
+@given(LENGTHS, RINGS, WINDOWS)
 def test_a_place_computes_for_its_own_queries_with_keys_of_the_step(
     lengths: tuple[int, ...], ring_degree: int, window: int | None
 ) -> None:
@@ -117,7 +119,7 @@ def test_a_place_computes_for_its_own_queries_with_keys_of_the_step(
                 assert layout.owners(range(*region.k))[0].tolist() == [owner] * region.k.size
 
 
-@given(LENGTHS, st.sampled_from([1, 2, 4, 8]), WINDOWS)
+@given(LENGTHS, RINGS, WINDOWS)
 def test_each_true_position_is_a_query_of_one_causal_square(
     lengths: tuple[int, ...], ring_degree: int, window: int | None
 ) -> None:
@@ -127,7 +129,7 @@ def test_each_true_position_is_a_query_of_one_causal_square(
     assert sorted(rows) == list(range(layout.num_tokens))
 
 
-@given(LENGTHS, st.sampled_from([2, 3, 4, 8]), WINDOWS)
+@given(LENGTHS, RINGS, WINDOWS)
 def test_what_is_sent_is_what_is_needed(
     lengths: tuple[int, ...], ring_degree: int, window: int | None
 ) -> None:
@@ -141,17 +143,20 @@ def test_what_is_sent_is_what_is_needed(
             assert set(sent) == needed
 
 
-@pytest.mark.parametrize("ring_degree", [2, 4, 8, 16])
-def test_one_long_document_is_balanced(ring_degree: int) -> None:
-    layout = Layout((1 << 14,), 1, ring_degree)
+@pytest.mark.parametrize("length", [1 << 14, (1 << 14) - 77])
+@pytest.mark.parametrize(
+    "degrees", [(1, 2), (3, 3), (2, 4), (8, 8), (1, 16), (4, 16), (1, 32), (2, 32), (1, 64)]
+)
+def test_one_long_document_is_balanced(degrees: tuple[int, int], length: int) -> None:
+    layout = Layout((length,), *degrees)
     work = [
         sum(
             region.q.size * region.k.size / (2 if region.kind is Kind.CAUSAL else 1)
             for region in all_regions(layout, rank)
         )
-        for rank in range(ring_degree)
+        for rank in range(layout.ring_degree)
     ]
-    assert max(work) <= 1.05 * sum(work) / ring_degree
+    assert max(work) <= 1.05 * sum(work) / layout.ring_degree
 
 
 def test_zigzag_sends_three_quarters_of_the_keys() -> None:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from longvila.parallel.kernels import Mask
 from longvila.parallel.layout import Layout
+from longvila.parallel.regions import Kind
 from longvila.parallel.schedule import Schedule, make_schedule
+from tests.parallel.test_layout import visible_pairs
 
 CPU = torch.device("cpu")
 LENGTHS = st.lists(st.integers(1, 90), min_size=1, max_size=20).map(tuple)
+
+
+WINDOWS = st.none() | st.integers(1, 100)
+RINGS = st.sampled_from([1, 2, 3, 4, 8])
 
 
 def schedules(layout: Layout) -> list[Schedule]:
@@ -71,3 +79,50 @@ def test_both_sides_agree_on_every_message(window: int | None) -> None:
             assert made[step.owner].steps[t].consumer == ring_rank
             assert made[step.owner].steps[t].sent == step.received
             assert all(call.k.stop <= step.received for call in step.calls)
+
+
+def called_pairs(layout: Layout, ring_rank: int, schedule: Schedule) -> np.ndarray:
+    """How often the kernel calls of one place compute each pair of positions of the row, [T, T]."""
+    count = np.zeros((layout.padded_length, layout.padded_length), dtype=np.int64)
+    mine = layout.ring_positions(ring_rank)
+
+    def add(queries: np.ndarray, keys: np.ndarray, mask: Mask) -> None:
+        seen = mask.visible(len(queries), len(keys), CPU).numpy()
+        assert seen.any(axis=1).all(), "a query without a key has no lse"
+        np.add.at(count, (queries[:, None], keys[None, :]), seen)
+
+    for call in (*schedule.squares, *schedule.own):
+        add(mine[call.q], mine[call.k], call.mask)
+    if schedule.stack is not None:
+        rows, kept = schedule.stack.rows.numpy(), np.zeros(len(schedule.stack.rows), dtype=bool)
+        kept[schedule.stack.kept_slots.numpy()] = True
+        for first, squares, size in schedule.stack.calls:
+            for start in range(first, first + squares * size, size):
+                true = mine[rows[start : start + size][kept[start : start + size]]]
+                add(true, true, Mask(Kind.CAUSAL))
+    for step in schedule.steps:
+        arrived = [np.arange(*span) for span in layout.sends(step.owner, ring_rank)]
+        keys = np.concatenate([np.zeros(0, dtype=np.int64), *arrived])
+        for call in step.calls:
+            add(mine[call.q], keys[call.k], call.mask)
+    return count
+
+
+@settings(max_examples=200)
+@given(LENGTHS, RINGS, WINDOWS)
+def test_the_calls_cover_the_mask_exactly_once(
+    lengths: tuple[int, ...], ring_degree: int, window: int | None
+) -> None:
+    layout = Layout(lengths, 1, ring_degree, window)
+    count = sum(called_pairs(layout, rank, one) for rank, one in enumerate(schedules(layout)))
+    assert np.array_equal(count, visible_pairs(lengths, window, layout.padded_length))
+
+
+@pytest.mark.parametrize("ring_degree", [2, 4, 8])
+def test_one_document_is_one_call_a_step(ring_degree: int) -> None:
+    """The early and the late chunk are one square, and what a step brings is one rectangle."""
+    for schedule in schedules(Layout((1 << 14,), 1, ring_degree)):
+        assert len(schedule.squares) == 1
+        assert not schedule.own
+        assert schedule.stack is None
+        assert [len(step.calls) for step in schedule.steps] == [1] * (ring_degree - 1)
