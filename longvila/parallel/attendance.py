@@ -14,9 +14,11 @@ import re
 import threading
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
+
+import torch.distributed as dist
 
 from longvila.errors import PeerLost
 
@@ -26,11 +28,13 @@ POLL_S = 0.5
 GRACE_S = 3.0
 """How long the answers to an alarm are awaited. Living processes answer within two polls."""
 
-_ALARM, _VERDICT, _PRESENT = "longvila/alarm", "longvila/verdict", "longvila/present/{rank}"
-_LOST = re.compile(
-    r"connection (reset|closed|refused)|broken pipe|read error|timed out|timeout|nccl|socket|peer",
-    re.IGNORECASE,
-)
+_ALARMS, _VERDICT, _PRESENT = "longvila/alarms", "longvila/verdict", "longvila/present/{alarm}/{rank}"
+_BACKEND = re.compile(r"gloo/|gloo::|\bnccl|processgroup|tcpstore|by peer \[|c10d", re.IGNORECASE)
+"""What messages of torch's backends have in them, and those of other errors hardly ever."""
+
+_shared: weakref.WeakValueDictionary[int, Attendance] = weakref.WeakValueDictionary()
+
+Result = TypeVar("Result")
 
 
 class Attendance:
@@ -43,12 +47,11 @@ class Attendance:
         self.rank = rank
         self.world_size = world_size
         self._store = store
-        self._verdict: str | None = None
+        self._lost: list[int] | None = None
         self._told = threading.Event()
-        thread = threading.Thread(
+        threading.Thread(
             target=_answer_alarms, args=(weakref.ref(self), store.clone(), rank), daemon=True
-        )
-        thread.start()
+        ).start()
 
     @contextmanager
     def naming_the_lost(self) -> Iterator[None]:
@@ -56,59 +59,94 @@ class Attendance:
         try:
             yield
         except RuntimeError as error:
-            if not _LOST.search(str(error)):
+            if not isinstance(error, dist.DistError) and not _BACKEND.search(str(error)):
                 raise
             raise PeerLost(self.verdict(str(error))) from error
 
     def verdict(self, problem: str) -> str:
-        """Return who is lost, the same sentence on every rank. Takes up to ``GRACE_S``."""
+        """Return who is lost, the same sentence on every rank. Takes a few seconds at most."""
         try:
-            if not self._store.check([_VERDICT]):
-                self._store.set(_ALARM, "1")
-                self._store.compare_set(_VERDICT, "", json.dumps(self._count()))
-                time.sleep(2 * POLL_S)  # every rank hears of it, before our own end takes the store along
-            return _sentence(json.loads(self._store.get(_VERDICT)), self.world_size, problem)
-        except RuntimeError:
-            if self._told.wait(2 * POLL_S):
-                assert self._verdict is not None
-                return _sentence(json.loads(self._verdict), self.world_size, problem)
-            return (
-                f"the process that holds the rendezvous store (rank 0 or the launcher) cannot be reached: "
-                f"{problem}. Look at its log; training resumes from its last checkpoint."
-            )
+            lost = _within(GRACE_S + 6 * POLL_S, self._find_lost)
+        except (RuntimeError, TimeoutError):
+            if not self._told.wait(2 * POLL_S):
+                return (
+                    "the process that holds the rendezvous store (rank 0 or the launcher) cannot be reached: "
+                    f"{problem}. Look at its log; start again to go on from the last checkpoint."
+                )
+            lost = self._lost or []
+        return _sentence(lost, self.world_size, problem)
 
-    def hear(self, verdict: str) -> None:
+    def hear(self, lost: list[int]) -> None:
         """Remember a verdict that was found elsewhere."""
-        self._verdict = verdict
+        self._lost = lost
         self._told.set()
 
-    def _count(self) -> list[int]:
-        """Return the ranks that do not answer the alarm."""
+    def _find_lost(self) -> list[int]:
+        if not self._store.check([_VERDICT]):
+            lost = self._count(self._store.add(_ALARMS, 1))
+            if not lost:
+                return lost  # not a verdict: the next alarm may find one
+            self._store.compare_set(_VERDICT, "", json.dumps(lost))
+            time.sleep(2 * POLL_S)  # every rank hears of it, before our own end takes the store along
+        return json.loads(self._store.get(_VERDICT))
+
+    def _count(self, alarm: int) -> list[int]:
+        """Return the ranks that do not answer an alarm."""
         missing = set(range(self.world_size)) - {self.rank}
         end = time.monotonic() + GRACE_S
         while missing and time.monotonic() < end:
-            missing = {rank for rank in missing if not self._store.check([_PRESENT.format(rank=rank)])}
+            keys = {rank: _PRESENT.format(alarm=alarm, rank=rank) for rank in missing}
+            missing = {rank for rank, key in keys.items() if not self._store.check([key])}
             time.sleep(POLL_S / 5)
         return sorted(missing)
 
 
+def attendance_of(store: Any, *, rank: int, world_size: int) -> Attendance:
+    """Return the attendance at a store: one for all groups of a world, as long as any of them is in use."""
+    attendance = _shared.get(id(store))
+    if attendance is None:
+        attendance = _shared[id(store)] = Attendance(store, rank=rank, world_size=world_size)
+    return attendance
+
+
 def _answer_alarms(attendance: weakref.ref[Attendance], store: Any, rank: int) -> None:
-    """Answer an alarm and listen for the verdict, until nobody needs this rank's attendance any more."""
-    answered = False
-    while attendance() is not None:
+    """Answer alarms and listen for the verdict, until nobody needs this rank's attendance any more."""
+    answered = 0
+    while attendance() is not None and dist.is_initialized():
         try:
-            if not answered and store.check([_ALARM]):
-                store.set(_PRESENT.format(rank=rank), "1")
-                answered = True
-            if answered and store.check([_VERDICT]):
+            raised = store.add(_ALARMS, 0)
+            for alarm in range(answered + 1, raised + 1):
+                store.set(_PRESENT.format(alarm=alarm, rank=rank), "1")
+            answered = raised
+            if raised and store.check([_VERDICT]):
                 alive = attendance()
                 if alive is not None:
-                    alive.hear(store.get(_VERDICT).decode())
+                    alive.hear(json.loads(store.get(_VERDICT)))
                 return
         except RuntimeError as error:
             logger.debug("the rendezvous store is gone: %s", error)
             return
         time.sleep(POLL_S)
+
+
+def _within(seconds: float, call: Callable[[], Result]) -> Result:
+    """Return what ``call`` returns, or raise TimeoutError: a store whose host is frozen never answers."""
+    answers: list[Result | Exception] = []
+
+    def work() -> None:
+        try:
+            answers.append(call())
+        except RuntimeError as error:
+            answers.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not answers:
+        raise TimeoutError("the rendezvous store does not answer")
+    if isinstance(answers[0], Exception):
+        raise answers[0]
+    return answers[0]
 
 
 def _sentence(lost: list[int], world_size: int, problem: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 import torch.distributed as dist
 
 from longvila.errors import ConfigError
-from longvila.parallel.attendance import Attendance
+from longvila.parallel.attendance import Attendance, attendance_of
 from longvila.parallel.comm import Group, OneProcess, TorchGroup
 
 RankLists = tuple[tuple[int, ...], ...]
@@ -94,7 +94,7 @@ def make_groups_of(degrees: Sequence[tuple[int, int]]) -> tuple[Groups, ...]:
     attendance = None
     if world_size > 1:
         store = dist.distributed_c10d._get_default_store()
-        attendance = Attendance(store, rank=rank, world_size=world_size)
+        attendance = attendance_of(store, rank=rank, world_size=world_size)
     made = _Made(attendance)
     return tuple(_divide(ulysses, ring, rank, world_size, made) for ulysses, ring in degrees)
 

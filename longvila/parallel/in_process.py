@@ -22,16 +22,16 @@ Result = TypeVar("Result")
 
 
 class RankFailed(RuntimeError):
-    """Another rank raised; its own error is what run_in_process raises."""
+    """A message will never come, because a rank has ended or raised."""
 
 
 class Mailbox:
     """Where the ranks of one group leave what they send, in order for each pair of ranks."""
 
-    def __init__(self, failed: threading.Event) -> None:
+    def __init__(self) -> None:
         self._changed = threading.Condition()
         self._waiting: dict[tuple[int, int], deque[Any]] = defaultdict(deque)
-        self._failed = failed
+        self._ended: set[int] = set()
 
     def put(self, sender: int, receiver: int, value: Any) -> None:
         """Leave a value for ``receiver``."""
@@ -40,13 +40,19 @@ class Mailbox:
             self._changed.notify_all()
 
     def take(self, sender: int, receiver: int) -> Any:
-        """Return the next value from ``sender``, waiting for it."""
+        """Return the next value from ``sender``, waiting for it as long as it is at work."""
         with self._changed:
             while not self._waiting[sender, receiver]:
-                if self._failed.is_set():
-                    raise RankFailed("another rank failed")
-                self._changed.wait(timeout=0.2)
+                if sender in self._ended:
+                    raise RankFailed(f"rank {sender} of this group has ended without sending what is needed")
+                self._changed.wait()
             return self._waiting[sender, receiver].popleft()
+
+    def end(self, sender: int) -> None:
+        """Say that ``sender`` will send nothing more."""
+        with self._changed:
+            self._ended.add(sender)
+            self._changed.notify_all()
 
 
 class _Arrivals:
@@ -104,6 +110,10 @@ class ThreadGroup(Group):
         """Wait for all."""
         self.gather_objects(None)
 
+    def end(self) -> None:
+        """Say that this rank will send nothing more."""
+        self._mailbox.end(self.rank)
+
 
 def run_in_process(
     work: Callable[[Groups], Result],
@@ -114,37 +124,36 @@ def run_in_process(
 ) -> list[Result]:
     """Call ``work`` with the groups of every rank, each in a thread; return the results in their order.
 
-    ``world_size`` is that of one sequence by default. The first error of a rank is raised.
+    ``world_size`` is that of one sequence by default. The first error of a rank is raised. A model that ranks
+    change while they run (RoPE that depends on lengths, gradients) must be each rank's own.
     """
     world_size = world_size or ulysses_degree * ring_degree
-    failed = threading.Event()
-    all_groups = _all_groups(ulysses_degree, ring_degree, world_size, failed)
+    all_groups = _all_groups(ulysses_degree, ring_degree, world_size)
 
     def on_rank(groups: Groups) -> Result:
         try:
             return work(groups)
-        except BaseException:
-            failed.set()
-            raise
+        finally:
+            for group in (groups.ulysses, groups.ring, groups.sp, groups.world):
+                if isinstance(group, ThreadGroup):
+                    group.end()
 
     with ThreadPoolExecutor(world_size) as pool:
         futures = [pool.submit(on_rank, groups) for groups in all_groups]
         errors = [error for future in futures if (error := future.exception()) is not None]
-    causes = [error for error in errors if not isinstance(error, RankFailed)]
+    causes = [error for error in errors if not isinstance(error, RankFailed)] or errors
     if causes:
         raise causes[0]
     return [future.result() for future in futures]
 
 
-def _all_groups(
-    ulysses_degree: int, ring_degree: int, world_size: int, failed: threading.Event
-) -> list[Groups]:
+def _all_groups(ulysses_degree: int, ring_degree: int, world_size: int) -> list[Groups]:
     check_degrees(ulysses_degree=ulysses_degree, ring_degree=ring_degree, world_size=world_size)
     ulysses, ring, sp = group_ranks(
         ulysses_degree=ulysses_degree, ring_degree=ring_degree, world_size=world_size
     )
-    in_ulysses, in_ring, in_sp = (_groups_of(lists, failed) for lists in (ulysses, ring, sp))
-    in_world = _groups_of((tuple(range(world_size)),), failed)
+    in_ulysses, in_ring, in_sp = (_groups_of(lists) for lists in (ulysses, ring, sp))
+    in_world = _groups_of((tuple(range(world_size)),))
     return [
         Groups(
             rank=rank,
@@ -160,11 +169,11 @@ def _all_groups(
     ]
 
 
-def _groups_of(rank_lists: RankLists, failed: threading.Event) -> dict[int, Group]:
+def _groups_of(rank_lists: RankLists) -> dict[int, Group]:
     """Return the group of each rank."""
     groups: dict[int, Group] = {}
     for ranks in rank_lists:
-        mailbox = Mailbox(failed)
+        mailbox = Mailbox()
         for place, rank in enumerate(ranks):
             groups[rank] = OneProcess() if len(ranks) == 1 else ThreadGroup(mailbox, place, len(ranks))
     return groups

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
+import socket
+import threading
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -16,6 +19,8 @@ import torch.distributed as dist
 
 from longvila.errors import PeerLost
 from longvila.parallel import Layout, make_attend, make_exchange, make_groups, make_plan
+from longvila.parallel.attendance import Attendance
+from tests.distributed import run_ranks
 
 TIMEOUT_S = 3.0
 LAYOUT = Layout((64,), 2, 2)
@@ -102,7 +107,75 @@ def test_the_others_name_the_lost_rank(
         assert "start again to go on from the last checkpoint" in error
 
 
-def test_our_own_mistakes_are_not_blamed_on_a_peer() -> None:
-    groups = make_groups()
-    with pytest.raises(RuntimeError, match="must match the size"), groups.naming_the_lost():
-        torch.zeros(3) + torch.zeros(4)
+def test_a_frozen_host_of_the_store_does_not_hold_up_the_others(tmp_path: Path) -> None:
+    """Rank 0 answers neither messages nor the store, which it holds, and whose calls have no deadline."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        store = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=_with_store_on_0, args=(rank, store, tmp_path)) for rank in range(3)]
+    for process in processes:
+        process.start()
+    stop = time.monotonic() + TIMEOUT_S + 20
+    for process in processes[1:]:
+        process.join(max(0.0, stop - time.monotonic()))
+    late = [rank for rank in (1, 2) if processes[rank].is_alive()]
+    for process in processes:
+        process.kill()
+        process.join()
+    assert not late, f"ranks {late} hang"
+    for rank in (1, 2):
+        assert "the process that holds the rendezvous store" in (tmp_path / f"{rank}.error").read_text()
+
+
+def _with_store_on_0(rank: int, store: str, folder: Path) -> None:
+    torch.set_num_threads(1)
+    timeout = timedelta(seconds=TIMEOUT_S)
+    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=3, timeout=timeout)
+    groups = make_groups(ring_degree=3)
+    try:
+        for step in range(1000):
+            if (rank, step) == (0, 3):
+                os.kill(os.getpid(), signal.SIGSTOP)
+            groups.world.all_reduce(torch.zeros(8))
+    except PeerLost as error:
+        (folder / f"{rank}.error").write_text(str(error))
+    os._exit(0)
+
+
+def false_alarms(rank: int) -> tuple[list[str], int]:
+    """What is said of failed messages while all are alive, and how many threads two sets of groups take."""
+    before = threading.active_count()
+    both = [make_groups(ulysses_degree=2), make_groups(ring_degree=2)]
+    threads = threading.active_count() - before
+    said = []
+    if rank == 0:
+        for groups in both:
+            with pytest.raises(PeerLost) as caught, groups.naming_the_lost():
+                raise RuntimeError("[c10d] a message failed")
+            said.append(str(caught.value))
+    both[0].world.barrier()
+    return said, threads
+
+
+def test_a_false_alarm_blames_nobody_and_is_no_verdict() -> None:
+    (said, threads), (_, others) = run_ranks(false_alarms, 2)
+    assert [text.partition(":")[0] for text in said] == ["messages failed, but all 2 ranks are alive"] * 2
+    assert threads == others == 1
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        "The size of tensor a (3) must match the size of tensor b (4)",
+        "no answer from the feature server: timeout after 3 s",
+        "unknown peer review label",
+        "read error in shard 7: bad magic",
+        "SocketDataset is empty",
+    ],
+)
+def test_our_own_mistakes_are_not_blamed_on_a_peer(problem: str) -> None:
+    attendance = Attendance(dist.HashStore(), rank=0, world_size=2)
+    with pytest.raises(RuntimeError, match=re.escape(problem)) as caught, attendance.naming_the_lost():
+        raise RuntimeError(problem)
+    assert not isinstance(caught.value, PeerLost)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from longvila.errors import ConfigError
 from longvila.parallel import Groups, Layout, make_attend, make_exchange, make_plan
-from longvila.parallel.in_process import run_in_process
+from longvila.parallel.in_process import RankFailed, run_in_process
 from tests.parity import reference
 
 HEAD_SIZE = 4
@@ -76,6 +76,15 @@ def test_an_error_of_one_rank_ends_all() -> None:
         groups.world.barrier()
 
     with pytest.raises(ValueError, match="rank 1 has enough"):
+        run_in_process(on_rank, ulysses_degree=4)
+
+
+def test_a_rank_that_ends_too_early_does_not_leave_others_waiting() -> None:
+    def on_rank(groups: Groups) -> None:
+        if groups.rank:
+            groups.world.barrier()
+
+    with pytest.raises(RankFailed, match="rank 0 of this group has ended without sending"):
         run_in_process(on_rank, ulysses_degree=4)
 
 
