@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from pydantic import ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from longvila.config.degrees import fewest_heads
+
 if TYPE_CHECKING:
     from longvila.config.data import DataConfig
     from longvila.config.recipe import ControlConfig, Recipe
@@ -148,22 +150,22 @@ def _heads(recipe: Recipe, stage: StageConfig, at: tuple[int | str, ...]) -> Ite
     llm = recipe.model.llm
     if llm.pretrained is not None:
         return
-    groups = max(stage.head_groups, 1)
-    if groups > llm.num_kv_heads:
-        yield Finding(
-            (*at, "head_groups"),
-            stage.head_groups,
-            f"more than the {llm.num_kv_heads} KV heads of model.llm.num_kv_heads",
-        )
-        return
-    heads = llm.num_kv_heads // groups * (llm.num_heads // llm.num_kv_heads)
     for field, ulysses_degree in _ulysses_degrees(stage):
-        if ulysses_degree > heads:
+        if ulysses_degree > llm.num_heads:
             yield Finding(
                 (*at, *field),
                 ulysses_degree,
-                f"only {heads} attention heads go through at once (model.llm.num_heads={llm.num_heads}, "
-                f"head_groups={stage.head_groups}). Use at most {heads} and put the rest into ring_degree",
+                f"more than the {llm.num_heads} attention heads of model.llm.num_heads. "
+                f"Use at most {llm.num_heads} and put the rest into ring_degree",
+            )
+            continue
+        fewest = fewest_heads(llm.num_heads, llm.num_kv_heads, ulysses_degree)
+        if stage.head_groups > fewest:
+            yield Finding(
+                (*at, "head_groups"),
+                stage.head_groups,
+                f"more than the {fewest} query heads that a rank holds at ulysses_degree={ulysses_degree} "
+                f"(model.llm.num_heads={llm.num_heads}). Use at most {fewest}",
             )
     unknown = [target for target in stage.lora.targets if target not in QWEN2_LAYERS] if stage.lora else []
     if unknown:

@@ -1,4 +1,4 @@
-"""Several degrees of sequence parallelism in one stage: which of them fit together.
+"""What degrees of sequence parallelism must satisfy: several of them in one stage, and the LLM's heads.
 
 The ranks of a larger degree are divided among whole groups of a smaller one, so that a micro-step can have
 either.
@@ -40,6 +40,16 @@ def check_smaller_degrees(degrees: Sequence[Degrees], *, max_tokens: int) -> Non
             f"max_tokens={max_tokens} gives no whole share to each of the {sp_size} ranks, which "
             f"smaller_degrees need. Use {f'{below} or ' if below else ''}{below + sp_size}"
         )
+
+
+def fewest_heads(num_heads: int, num_kv_heads: int, ulysses_degree: int) -> int:
+    """Return how many query heads the rank with the fewest has: the most ``head_groups`` there can be.
+
+    ``longvila.parallel.heads`` divides the heads so; where ranks share a KV head, its queries are divided.
+    """
+    if ulysses_degree % num_kv_heads == 0:
+        return (num_heads // num_kv_heads) // (ulysses_degree // num_kv_heads)
+    return num_heads // ulysses_degree
 
 
 def _check_nests(pair: Degrees, larger: Degrees) -> None:

@@ -43,15 +43,20 @@ def choose_degrees(
     """Return all pairs of degrees for one sequence over ``nodes`` × ``ranks_per_node`` ranks, best first.
 
     ``degrees`` limits them to some. ``tokens`` is the length of one long document; ``node_speedup`` how many
-    times faster messages inside a node are. Ranks of a node are consecutive. Raises ConfigError when no rank
-    is given.
+    times faster messages inside a node are. Ranks of a node are consecutive. Raises ConfigError for
+    impossible clusters and degrees.
     """
     sp_size = nodes * ranks_per_node
-    if sp_size < 1:
-        raise ConfigError(f"nodes={nodes} × ranks_per_node={ranks_per_node}: both must be at least 1.")
+    if min(nodes, ranks_per_node) < 1 or node_speedup <= 0:
+        raise ConfigError(
+            f"nodes={nodes}, ranks_per_node={ranks_per_node}, node_speedup={node_speedup}: "
+            "the first two must be at least 1, the last more than 0."
+        )
     every = ((ulysses, sp_size // ulysses) for ulysses in range(1, sp_size + 1) if sp_size % ulysses == 0)
     choices = []
     for ulysses_degree, ring_degree in degrees or every:
+        if ulysses_degree * ring_degree != sp_size:
+            raise ConfigError(f"degrees={ulysses_degree} × {ring_degree} are not {sp_size} ranks.")
         if ulysses_degree > num_heads:
             continue
         layout = Layout((tokens,), ulysses_degree, ring_degree)

@@ -42,6 +42,11 @@ class HeadPlan:
     ulysses_degree: int
 
     def __post_init__(self) -> None:
+        if min(self.num_heads, self.num_kv_heads, self.ulysses_degree) < 1:
+            raise ConfigError(
+                f"num_heads={self.num_heads}, num_kv_heads={self.num_kv_heads}, "
+                f"ulysses_degree={self.ulysses_degree}: all must be at least 1."
+            )
         if self.num_heads % self.num_kv_heads:
             raise ConfigError(
                 f"num_kv_heads={self.num_kv_heads} does not divide num_heads={self.num_heads}. "
@@ -96,6 +101,8 @@ class HeadPlan:
         no more groups than a rank has KV heads, none is looked at by two groups (of these a ring would have
         to exchange the keys twice). Raises ConfigError when a rank would have nothing to do for a group.
         """
+        if head_groups < 0:
+            raise ConfigError(f"head_groups={head_groups} must be at least 1, or 0 for one group.")
         groups = max(head_groups, 1)
         if groups > self.most_groups:
             raise ConfigError(

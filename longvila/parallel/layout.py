@@ -11,10 +11,12 @@ This module is host-only integer work: it needs lengths, and neither pixels nor 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +41,9 @@ class Layout:
     window: int | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "lengths", tuple(int(length) for length in self.lengths))
+        object.__setattr__(self, "lengths", whole_numbers("lengths", self.lengths))
+        for name in ("ulysses_degree", "ring_degree", *(["window"] if self.window is not None else [])):
+            object.__setattr__(self, name, whole_numbers(name, [getattr(self, name)])[0])
         if any(length < 1 for length in self.lengths):
             raise InputError(f"a packed row has an empty document: lengths={self.lengths}. Leave it out.")
         if self.ulysses_degree < 1 or self.ring_degree < 1:
@@ -115,6 +119,7 @@ class Layout:
 
     def positions_of(self, sp_rank: int) -> np.ndarray:
         """Return the positions that a rank owns, int64 [local_length]; those >= num_tokens are padding."""
+        check_sp_rank(sp_rank, self.sp_size)
         ring_rank, ulysses_rank = divmod(sp_rank, self.ulysses_degree)
         start = ulysses_rank * self.local_length
         return self.ring_positions(ring_rank)[start : start + self.local_length]
@@ -170,6 +175,23 @@ class Layout:
         )
 
 
+def whole_numbers(name: str, values: Iterable[Any]) -> tuple[int, ...]:
+    """Return integers of any kind as Python's own. Raises InputError for anything else."""
+    try:
+        return tuple(operator.index(value) for value in values)
+    except TypeError as error:
+        raise InputError(f"{name}={values} must be whole numbers: {error}.") from error
+
+
+def check_sp_rank(sp_rank: int, sp_size: int) -> None:
+    """Raise ConfigError for a rank that is not among those of one sequence."""
+    if not 0 <= sp_rank < sp_size:
+        raise ConfigError(
+            f"sp_rank={sp_rank} is not one of the {sp_size} ranks that share a sequence. Give "
+            "groups.sp_rank, not the rank in the world."
+        )
+
+
 def zigzag_chunks(ring_rank: int, ring_degree: int) -> tuple[int, int]:
     """Return the early and the late chunk, of 2 * ring_degree, that one ring place holds."""
     return ring_rank, 2 * ring_degree - 1 - ring_rank
@@ -178,10 +200,16 @@ def zigzag_chunks(ring_rank: int, ring_degree: int) -> tuple[int, int]:
 def shift_labels(labels_T: np.ndarray, cu_seqlens: np.ndarray | Sequence[int]) -> np.ndarray:
     """Give every token the label of its successor; the last token of each document is not scored.
 
-    Done on the whole row, before it is sharded: at a joint of two ranks the successor is elsewhere.
+    Done on the whole row, before it is sharded: at a joint of two ranks the successor is elsewhere. Raises
+    InputError unless the documents lie within the labels.
     """
+    ends = np.asarray(cu_seqlens, dtype=np.int64)[1:]
+    if labels_T.ndim != 1 or (len(ends) and not 0 < ends.min() <= ends.max() <= len(labels_T)):
+        raise InputError(
+            f"labels of shape {labels_T.shape} do not hold documents that end at {ends.tolist()}. Give the "
+            "labels of one row as one list, and cu_seqlens, the ends after a 0: layout.cu_seqlens."
+        )
     shifted = np.full_like(labels_T, IGNORE_INDEX)
     shifted[:-1] = labels_T[1:]
-    ends = np.asarray(cu_seqlens, dtype=np.int64)[1:]
     shifted[ends - 1] = IGNORE_INDEX
     return shifted

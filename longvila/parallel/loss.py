@@ -61,6 +61,11 @@ def chunked_cross_entropy(
     give the same number, large enough for the fullest rank, on all ranks. ``scored`` are the places of the
     scored tokens, int64; a caller that knows them spares a GPU the wait until they are found.
     """
+    if hidden_tD.dim() != 2 or labels_t.shape != hidden_tD.shape[:1] or chunk < 1:
+        raise ConfigError(
+            f"the loss got hidden states {tuple(hidden_tD.shape)}, labels {tuple(labels_t.shape)} and "
+            f"chunk={chunk}. Give [t, D], [t] and at least 1: of a model's output, hidden[0]."
+        )
     if scored is None:
         scored = scored_places(labels_t)
     needed = max(-(-len(scored) // chunk), 1)

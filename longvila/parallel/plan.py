@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 
 from longvila.errors import InputError
-from longvila.parallel.layout import Layout
+from longvila.parallel.layout import Layout, check_sp_rank, whole_numbers
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,19 +54,23 @@ class Plan:
 
     def frames_of(self, sp_rank: int) -> np.ndarray:
         """Return the frames (numbered along the packed row) that a rank decodes and encodes, int64."""
+        check_sp_rank(sp_rank, self.layout.sp_size)
         return np.arange(self.bounds[sp_rank], self.bounds[sp_rank + 1], dtype=np.int64)
 
     def num_rows(self, sp_rank: int) -> int:
         """Return how many visual tokens a rank's own frames give."""
+        check_sp_rank(sp_rank, self.layout.sp_size)
         return int(self.frame_tokens[self.bounds[sp_rank] : self.bounds[sp_rank + 1]].sum())
 
     def local_seats(self, sp_rank: int) -> np.ndarray:
         """Return the local positions of the visual tokens that a rank owns, ascending, int64."""
+        check_sp_rank(sp_rank, self.layout.sp_size)
         owners, places = self._seat_owners
         return np.sort(places[owners == sp_rank])
 
     def route(self, sp_rank: int) -> Route:
         """Return what a rank sends and receives in the exchange of visual tokens."""
+        check_sp_rank(sp_rank, self.layout.sp_size)
         owners, places = self._seat_owners
         ranks = np.repeat(np.arange(self.layout.sp_size), np.diff(self.bounds))
         encoders = np.repeat(ranks, self.frame_tokens)
@@ -103,8 +108,8 @@ def make_plan(
     differ, ``tokens_per_frame`` says how many each has and ``patches_per_frame`` what each costs to encode.
     Raises InputError for seats that leave their document or overlap, and for counts that do not fit.
     """
-    layout = Layout(tuple(lengths), ulysses_degree, ring_degree, window)
-    seats = np.asarray(frame_seats, dtype=np.int64).reshape(-1)
+    layout = Layout(whole_numbers("lengths", lengths), ulysses_degree, ring_degree, window)
+    seats = _integers("frame_seats", frame_seats)
     tokens = _per_frame("tokens_per_frame", tokens_per_frame, len(seats))
     patches = _per_frame("patches_per_frame", patches_per_frame, len(seats))
     _check_seats(seats, tokens, layout.cu_seqlens)
@@ -161,7 +166,7 @@ def _shares(ends: np.ndarray, capacity: int, *, at_most: int) -> int:
 
 def _per_frame(name: str, given: int | Sequence[int], num_frames: int) -> np.ndarray:
     """Return one count per frame, int64. Raises InputError for another number of counts, and for one < 1."""
-    counts = np.asarray(given, dtype=np.int64)
+    counts = _integers(name, given)
     if counts.ndim and len(counts) != num_frames:
         raise InputError(
             f"{name} has {len(counts)} entries for {num_frames} frames. Give one for each, or one for all."
@@ -169,6 +174,16 @@ def _per_frame(name: str, given: int | Sequence[int], num_frames: int) -> np.nda
     if counts.size and counts.min() < 1:
         raise InputError(f"{name}={given}: a frame has at least 1. Leave empty frames out.")
     return np.ascontiguousarray(np.broadcast_to(counts, (num_frames,)))
+
+
+def _integers(name: str, given: Any) -> np.ndarray:
+    """Return whole numbers as int64, of at most one axis. Raises InputError for anything else."""
+    values = np.asarray(given)
+    if values.size == 0:
+        return np.zeros(0, dtype=np.int64)
+    if values.dtype.kind not in "iu" or values.ndim > 1:
+        raise InputError(f"{name}={given} must be whole numbers in one list.")
+    return values.astype(np.int64)
 
 
 def _check_seats(seats: np.ndarray, tokens: np.ndarray, cu_seqlens: np.ndarray) -> None:

@@ -43,7 +43,7 @@ WRONG = [
     ("stages.align.max_tokens=1", "stages.align.max_tokens", "one frame needs up to"),
     ("stages.long_sft.max_tokens=20", "stages.long_sft.max_tokens", "a sample of 'needles-long'"),
     ("stages.extend_context.max_tokens=100", "stages.extend_context.max_tokens", "'recall-long'"),
-    ("stages.long_sft.head_groups=7", "stages.long_sft.head_groups", "more than the 2 KV heads"),
+    ("stages.long_sft.head_groups=7", "stages.long_sft.head_groups", "query heads that a rank holds"),
     (
         "stages.align.num_processes=4 stages.align.rows_per_step=4 stages.align.ulysses_degree=4",
         "stages.align.ulysses_degree",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from longvila.errors import ConfigError
@@ -50,6 +52,16 @@ def test_every_pair_that_fits_the_heads_is_there() -> None:
     assert {degrees(choice) for choice in choices(4, 2, 2)} == {(1, 16), (2, 8), (4, 4)}
 
 
-def test_an_empty_cluster_is_refused() -> None:
-    with pytest.raises(ConfigError, match="both must be at least 1"):
-        choices(4, 2, 0)
+@pytest.mark.parametrize(
+    ("cluster", "mend"),
+    [
+        ({"nodes": 0}, "the first two must be at least 1"),
+        ({"nodes": -2, "ranks_per_node": -4}, "the first two must be at least 1"),
+        ({"node_speedup": 0}, "the last more than 0"),
+        ({"degrees": [(4, 4)]}, "degrees=4 × 4 are not 8 ranks"),
+    ],
+)
+def test_an_impossible_cluster_is_refused(cluster: dict[str, Any], mend: str) -> None:
+    shape = {"tokens": 1 << 14, "num_heads": 4, "num_kv_heads": 2, "head_size": 128}
+    with pytest.raises(ConfigError, match=mend):
+        choose_degrees(**shape, **{"nodes": 2, "ranks_per_node": 4, **cluster})

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from longvila.config.degrees import fewest_heads
 from longvila.errors import ConfigError
 from longvila.parallel.heads import HeadPart, HeadPlan
 
@@ -120,3 +121,16 @@ def test_28_heads_on_8_ranks_in_3_groups() -> None:
 def test_more_groups_than_a_rank_has_heads_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"head_groups=4 is more than the 3 query heads .* Use at most 3"):
         HeadPlan(28, 4, 8).parts(4)
+
+
+@given(PLANS)
+def test_a_recipe_knows_how_many_groups_there_can_be(plan: HeadPlan) -> None:
+    assert fewest_heads(plan.num_heads, plan.num_kv_heads, plan.ulysses_degree) == plan.most_groups
+
+
+@pytest.mark.parametrize("shape", [(0, 1, 1), (4, 0, 1), (4, 2, 0), (-4, -2, 1)])
+def test_less_than_one_of_anything_is_refused(shape: tuple[int, int, int]) -> None:
+    with pytest.raises(ConfigError, match="all must be at least 1"):
+        HeadPlan(*shape)
+    with pytest.raises(ConfigError, match="head_groups=-1 must be at least 1"):
+        HeadPlan(4, 2, 1).parts(-1)

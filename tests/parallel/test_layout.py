@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -185,6 +187,36 @@ def test_labels_are_shifted_inside_their_document(lengths: tuple[int, ...]) -> N
     wanted = [[*document[1:].tolist(), IGNORE_INDEX] for document in documents]
     shifted = shift_labels(labels, Layout(lengths).cu_seqlens)
     assert shifted.tolist() == [label for document in wanted for label in document]
+
+
+@pytest.mark.parametrize(
+    ("shape", "ends"), [((5,), (0, 3, 8)), ((5,), (0, -1)), ((1, 5), (0, 5)), ((0,), (0, 1))]
+)
+def test_labels_that_do_not_hold_the_documents_are_refused(
+    shape: tuple[int, ...], ends: tuple[int, ...]
+) -> None:
+    with pytest.raises(InputError, match=r"do not hold documents .* layout\.cu_seqlens"):
+        shift_labels(np.zeros(shape, dtype=np.int64), ends)
+
+
+@pytest.mark.parametrize("sp_rank", [-1, 4, 7])
+def test_the_rank_in_the_world_is_no_place_in_a_sequence(sp_rank: int) -> None:
+    with pytest.raises(ConfigError, match=r"not one of the 4 ranks .* Give groups\.sp_rank"):
+        Layout((40,), 2, 2).positions_of(sp_rank)
+
+
+@pytest.mark.parametrize(
+    "given_", [{"lengths": (3.5,)}, {"lengths": ("3",)}, {"ulysses_degree": 2.0}, {"window": 1.5}]
+)
+def test_what_is_no_whole_number_is_refused(given_: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=f"{next(iter(given_))}=.* must be whole numbers"):
+        Layout(**{"lengths": (3,), **given_})
+
+
+def test_whole_numbers_of_any_kind_are_taken() -> None:
+    layout = Layout(tuple(np.array([3, 2])), int(np.int64(2)), window=torch.tensor(4))  # pyright: ignore
+    assert layout == Layout((3, 2), 2, window=4)
+    assert all(type(value) is int for value in (*layout.lengths, layout.window))
 
 
 def test_an_empty_document_is_refused() -> None:

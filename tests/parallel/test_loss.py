@@ -88,6 +88,17 @@ def test_too_few_calls_are_refused(head: CountingHead) -> None:
         chunked_cross_entropy(*tokens(), head, chunk=5, num_chunks=2)
 
 
+@pytest.mark.parametrize(
+    ("hidden", "labels", "chunk"),
+    [((1, 6, 4), (6,), 8), ((6, 4), (1, 6), 8), ((6, 4), (5,), 8), ((6, 4), (6,), 0)],
+)
+def test_shapes_that_do_not_belong_together_are_refused(
+    head: CountingHead, hidden: tuple[int, ...], labels: tuple[int, ...], chunk: int
+) -> None:
+    with pytest.raises(ConfigError, match=r"of a model's output, hidden\[0\]"):
+        chunked_cross_entropy(torch.zeros(hidden), torch.zeros(labels, dtype=torch.int64), head, chunk=chunk)
+
+
 def test_half_precision_logits_are_summed_in_float32() -> None:
     hidden, labels = tokens()
     head = nn.Linear(6, 11, dtype=torch.bfloat16)

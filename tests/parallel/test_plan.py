@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from longvila.errors import InputError
+from longvila.errors import ConfigError, InputError
 from longvila.parallel.plan import Plan, divide_frames, make_plan
 
 DEGREES = st.sampled_from([(1, 1), (2, 1), (1, 2), (3, 2), (2, 4), (8, 8)])
@@ -142,3 +143,26 @@ def test_counts_that_do_not_fit_the_frames_are_refused(
 ) -> None:
     with pytest.raises(InputError, match=problem):
         make_plan((20,), (0, 10), **counts)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"frame_seats": (0.5, 10)},
+        {"frame_seats": ((0, 5), (10, 12))},
+        {"tokens_per_frame": 2.5},
+        {"patches_per_frame": ("1", "2")},
+        {"lengths": (20.5,)},
+    ],
+)
+def test_what_is_no_whole_number_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=f"{next(iter(wrong))}=.* must be whole numbers"):
+        make_plan(**{"lengths": (20,), "frame_seats": (0, 10), "tokens_per_frame": 2, **wrong})
+
+
+@pytest.mark.parametrize("ask", ["frames_of", "num_rows", "local_seats", "route"])
+def test_the_rank_in_the_world_is_no_place_in_a_sequence(ask: str) -> None:
+    plan = make_plan((20,), (0, 10), tokens_per_frame=2, ulysses_degree=2)
+    for sp_rank in (-1, 2):
+        with pytest.raises(ConfigError, match=r"Give groups\.sp_rank"):
+            getattr(plan, ask)(sp_rank)

@@ -42,7 +42,7 @@ def _additive(x: Inputs) -> Tensor | None:
     return _band(x.mask.edge, x.q.shape[1], x.k.shape[1], x.q.dtype) if x.is_band else None
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=2)
 def _band(edge: int, num_queries: int, num_keys: int, dtype: torch.dtype) -> Tensor:
     visible = Mask(Kind.BAND, edge).visible(num_queries, num_keys, torch.device("cpu"))
     return torch.zeros(visible.shape, dtype=dtype).masked_fill(~visible, float("-inf"))
