@@ -32,19 +32,19 @@ class _PerDocument(_Module):
     document_rows: Sequence[DocumentRows] | None = None
 
     def forward(self, x: Tensor, position_ids: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
-        """Return cos and sin [B, t, D] of a rank's tokens."""
+        """Return cos and sin [B, t, D] of a rank's tokens (with M-RoPE, of each of its axes)."""
         angles = super().forward
         if self.document_rows is None:
             return angles(x, position_ids, *args, **kwargs)
         parts = []
         for length, rows in self.document_rows:
             self._forget_lengths(*args, **kwargs)
-            last = position_ids.new_full((len(position_ids), 1), length - 1)
+            last = position_ids.new_full((*position_ids.shape[:-1], 1), length - 1)
             ids = torch.cat([position_ids.index_select(-1, rows), last], dim=-1)
-            parts.append([turned[:, :-1] for turned in angles(x, ids, *args, **kwargs)])
+            parts.append([turned[..., :-1, :] for turned in angles(x, ids, *args, **kwargs)])
         self._forget_lengths(*args, **kwargs)
         order = torch.cat([rows for _, rows in self.document_rows]).argsort()
-        cos, sin = (torch.cat(turned, dim=1).index_select(1, order) for turned in zip(*parts, strict=True))
+        cos, sin = (torch.cat(turned, dim=-2).index_select(-2, order) for turned in zip(*parts, strict=True))
         return cos, sin
 
     def _forget_lengths(self, layer_type: str | None = None) -> None:

@@ -180,6 +180,49 @@ def test_mlps_and_norms_see_one_tile_at_a_time() -> None:
     assert len(seen) == 2 * 4  # forward, and once more in the backward pass
 
 
+class Gated(torch.nn.RMSNorm):
+    """A norm whose tokens come with a gate, another tensor."""
+
+    def forward(self, x: Tensor, gate: Tensor) -> Tensor:
+        return super().forward(x) * gate
+
+
+def test_parts_whose_tokens_are_not_axis_1_alone_stay_whole() -> None:
+    model = tiny_llama(layers=1)
+    layer = model.model.layers[0]
+    layer.gated = Gated(16).double()
+    tile_tokens(model, 3)
+    x = torch.randn(1, 7, 16, dtype=torch.float64)
+    torch.testing.assert_close(layer.gated(x, x), torch.nn.RMSNorm(16).double()(x) * x)
+    norm = torch.nn.RMSNorm(16).double()
+    torch.testing.assert_close(layer.input_layernorm(x[0]), norm(x[0]), rtol=1e-5, atol=1e-6)  # [t, D]
+
+
+def test_one_class_is_made_for_all_parts_of_a_kind() -> None:
+    first, second = tiny_llama(layers=2), tiny_llama(layers=1)
+    tile_tokens(first, 2)
+    tile_tokens(second, 3)
+    assert (
+        type(first.model.layers[0].mlp) is type(first.model.layers[1].mlp) is type(second.model.layers[0].mlp)
+    )
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # torch, of its own tracing
+@pytest.mark.parametrize(
+    ("backend", "tolerance"),
+    [("aot_eager", 1e-12), ("inductor", 1e-5)],  # fuses norms, which are float32, otherwise
+)
+def test_a_compiled_model_may_be_tiled_and_checkpointed(backend: str, tolerance: float) -> None:
+    wanted, model = trained(tiny_llama(layers=1)), tiny_llama(layers=1)
+    enable_checkpointing(model)
+    tile_tokens(model, 3)
+    model.compile(backend=backend)
+    found = trained(model)
+    torch.compiler.reset()
+    for name, gradient in wanted.items():
+        torch.testing.assert_close(found[name], gradient, rtol=tolerance, atol=1e-3 * tolerance, msg=name)
+
+
 def test_a_model_without_mlps_cannot_be_tiled() -> None:
     model = tiny_llama(layers=0)
     model.model.norm = torch.nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]

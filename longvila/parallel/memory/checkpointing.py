@@ -8,14 +8,14 @@ from the first run and handed to the second, which only swaps tokens for heads a
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from contextvars import ContextVar, Token
 from functools import partial
 from typing import Any, NamedTuple
 
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from longvila.parallel.memory.host import HostMemory, Waiting
 
@@ -97,8 +97,10 @@ def enable_checkpointing(
         model.gradient_checkpointing_enable(settings)
     if host is not None:
         for module in model.modules():
-            if isinstance(module, GradientCheckpointingLayer):
-                _save_on(module, host)
+            own = vars(module)
+            if "_gradient_checkpointing_func" in own:  # what transformers has just put there
+                run = own["_gradient_checkpointing_func"]
+                own["_gradient_checkpointing_func"] = partial(_with_inputs_on, host, run)
 
 
 def recall() -> Attended | None:
@@ -118,20 +120,10 @@ def _here(tensor: Tensor) -> Waiting:
     return Waiting(tensor, tensor.device)
 
 
-def _save_on(layer: nn.Module, host: HostMemory) -> None:
-    """Have what a checkpointed layer saves, its input, wait on the host.
+def _with_inputs_on(host: HostMemory, checkpointed: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Run a checkpointed layer, and have what it saves, its input, wait on the host.
 
     The hooks lie around the checkpoint, so they do not reach what its second run saves.
     """
-    entered: list[AbstractContextManager[None]] = []
-
-    def enter(*_: object) -> None:
-        context = host.takes_saved()
-        context.__enter__()
-        entered.append(context)
-
-    def leave(*_: object) -> None:
-        entered.pop().__exit__(None, None, None)
-
-    layer.register_forward_pre_hook(enter)
-    layer.register_forward_hook(leave, always_call=True)
+    with host.takes_saved():
+        return checkpointed(*args, **kwargs)

@@ -13,7 +13,7 @@ slicing and joining by autograd would hold several more of the full size.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
+from functools import lru_cache, partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 
 from longvila.errors import ConfigError
+from longvila.parallel.decoders import check_decoder
 
 if TYPE_CHECKING:
     _Module = nn.Module
@@ -36,8 +37,10 @@ def tile_tokens(model: PreTrainedModel, tiles: int) -> None:
     """Let the MLPs and norms of a Hugging Face decoder work in ``tiles`` tiles of tokens.
 
     The number is the same on all ranks, however many tokens they hold, because sharded weights (ZeRO-3) are
-    gathered once per tile. Names of parameters stay. Raises ConfigError for a model without any.
+    gathered once per tile. Names of parameters stay. A part whose tokens are not axis 1 of its one tensor
+    stays whole. Raises ConfigError for a model without any, or whose parts mix tokens.
     """
+    check_decoder(model)
     if tiles < 1:
         raise ConfigError(f"mlp_tiles={tiles} must be at least 1, or 0 to leave the MLPs whole.")
     parts = [
@@ -51,23 +54,30 @@ def tile_tokens(model: PreTrainedModel, tiles: int) -> None:
         raise ConfigError(f"{type(model).__name__} has no MLP that can be tiled. Set mlp_tiles=0.")
 
 
+_eager = torch.compiler.disable(reason="tiles are views and are written in place")
+_eager_but_for_calls = torch.compiler.disable(recursive=False, reason="what a tile runs may be compiled")
+
+
 class _Tiled(_Module):
     """Mixed into the class of a module: its forward in ``tiles`` pieces along axis 1, that of tokens."""
 
     tiles: int
 
+    @_eager_but_for_calls
     def forward(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
         """Run the tokens of ``x`` [B, t, …] in tiles."""
         run = super().forward
+        if x.dim() < 3 or any(isinstance(other, Tensor) for other in (*args, *kwargs.values())):
+            return run(x, *args, **kwargs)  # tokens are not axis 1, or of more than one tensor
         if torch.is_grad_enabled() and self.training:
             run = partial(checkpoint, run, use_reentrant=False)
         size = x.shape[1]
         cuts = [size * i // self.tiles for i in range(self.tiles + 1)]
         room = _Room()
-        pieces = _Split.apply(x, cuts, room)
+        pieces = _split(x, cuts, room)
         joined: Any = None
         for (start, stop), piece in zip(pairwise(cuts), pieces, strict=True):
-            out = run(_Into.apply(piece, room, start, stop), *args, **kwargs)
+            out = run(_into(piece, room, start, stop), *args, **kwargs)
             joined = _with(joined, out, start, stop, size)
         return _finished(joined)
 
@@ -136,6 +146,17 @@ class _Put(torch.autograd.Function):
         return grad, grad[:, start:stop], None, None
 
 
+@_eager
+def _split(x: Tensor, cuts: Sequence[int], room: _Room) -> Any:
+    return _Split.apply(x, cuts, room)
+
+
+@_eager
+def _into(piece: Tensor, room: _Room, start: int, stop: int) -> Any:
+    return _Into.apply(piece, room, start, stop)
+
+
+@_eager
 def _with(joined: Any, out: Any, start: int, stop: int, size: int) -> Any:
     """Add a tile's result to those before it: tensors [B, t, …] in place, others in a list."""
     if isinstance(out, tuple):
@@ -157,9 +178,13 @@ def _finished(joined: Any) -> Any:
     return joined
 
 
+@lru_cache
+def _tiled(kind: type[nn.Module]) -> type[nn.Module]:
+    return type(f"Tiled{kind.__name__}", (_Tiled, kind), {})
+
+
 def _tile(module: nn.Module, tiles: int) -> None:
     """Put tiling in front of a module's own forward, without wrapping it: keys and hooks stay."""
     if not isinstance(module, _Tiled):
-        kind = type(module)
-        module.__class__ = type(f"Tiled{kind.__name__}", (_Tiled, kind), {})
+        module.__class__ = _tiled(type(module))
     vars(module)["tiles"] = tiles
