@@ -20,6 +20,7 @@ from longvila.errors import InternalError
 from longvila.model.projector import Projector
 from longvila.model.rope import keep_rotary_precise
 from longvila.model.vision import passes_of, select_features, single_side, used_parameters
+from longvila.parallel.decoders import check_decoder
 from longvila.parallel.memory import HostMemory, enable_checkpointing
 from longvila.parallel.rotary import follow_documents
 
@@ -62,7 +63,10 @@ def identity_exchange(features: Tensor) -> Tensor:
 
 
 class LongVila(nn.Module):
-    """Vision tower, projector and LLM. Three parts with the names and the keys of the published layout."""
+    """Vision tower, projector and LLM. Three parts with the names and the keys of the published layout.
+
+    Raises ConfigError for an LLM whose tokens meet outside of the attention that can be spread over ranks.
+    """
 
     def __init__(
         self,
@@ -74,6 +78,7 @@ class LongVila(nn.Module):
         frame_separator: str | None = "\n",
     ) -> None:
         super().__init__()
+        check_decoder(llm)
         self.vision_tower = vision_tower
         self.projector = projector
         self.llm = llm

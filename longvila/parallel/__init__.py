@@ -4,7 +4,7 @@
 their seats, ``make_attend`` attends over the whole row, ``loss`` adds up what every rank scored.
 """
 
-from longvila.parallel.attention import ATTENTION_NAME, Attend, make_attend, register_attention
+from longvila.parallel.attention import Attend, make_attend
 from longvila.parallel.comm import Group
 from longvila.parallel.degrees import DegreeChoice, choose_degrees
 from longvila.parallel.exchange import Exchange, make_exchange
@@ -20,6 +20,7 @@ from longvila.parallel.loss import (
 )
 from longvila.parallel.memory import HostMemory, enable_checkpointing, keep_attention, tile_tokens
 from longvila.parallel.plan import Plan, make_plan
+from longvila.parallel.registration import ATTENTION_NAME, register_attention
 from longvila.parallel.rotary import follow_documents
 
 __all__ = [

@@ -10,7 +10,6 @@ messages on their way while another is computed.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +21,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from longvila.parallel.blocks import Saved
+from longvila.parallel.columns import Columns, HeadGradients
 from longvila.parallel.comm import Group
 from longvila.parallel.heads import HeadPart, HeadRange
 from longvila.parallel.memory import Attended, recall, remember
@@ -135,7 +135,7 @@ class Part:
 def attend(tokens: Heads, sinks_H: Tensor | None, parts: Sequence[Part]) -> tuple[Tensor, list[PartSaved]]:
     """Return out_tHD, and part by part what the backward pass needs."""
     saved: list[PartSaved] = []
-    out_tHD, behind = _Columns(tokens.q.shape[1]), Behind()
+    out_tHD, behind = Columns(tokens.q.shape[1]), Behind()
     k = v = None
     arrivals = ahead([partial(part.scatter, tokens) for part in parts])
     for part in parts:
@@ -156,7 +156,7 @@ def gradients(
 
     ``saved`` is used up: here memory is at its fullest, so nothing is held longer than it is needed.
     """
-    whole, behind = _HeadGradients(dout_tHD.shape[1], parts), Behind()
+    whole, behind = HeadGradients(dout_tHD.shape[1], [part.heads for part in parts]), Behind()
     sinks = None if sinks_H is None else Sinks(sinks_H, torch.zeros_like(sinks_H))
     arrivals = ahead([partial(to_heads, [dout_tHD], [part.heads.q], part.group) for part in parts])
     carried = Carried()
@@ -164,7 +164,7 @@ def gradients(
         rounded = part.gradients(arrivals, saved.pop(0), carried, sinks)
         behind.push(part.gather_gradients(rounded), partial(whole.put, part.heads))
     behind.finish()
-    return whole.whole(), None if sinks is None else sinks.grad_H
+    return Heads(*whole.whole()), None if sinks is None else sinks.grad_H
 
 
 class AttentionFunction(torch.autograd.Function):
@@ -213,68 +213,3 @@ def _with_earlier(grad: Tensor, earlier: Tensor | None) -> Tensor:
     total = grad.to(dtype)
     total[:, : earlier.shape[1]] += earlier
     return total
-
-
-class _Columns:
-    """Heads that come in pieces, put side by side. A piece that is all there is stays as it is."""
-
-    def __init__(self, num_heads: int) -> None:
-        self._num_heads = num_heads
-        self._whole: Tensor | None = None
-
-    def put(self, ranges: Sequence[HeadRange], pieces_thD: Sequence[Tensor]) -> None:
-        """Take one piece per rank, each at its heads."""
-        for heads, piece in zip(ranges, pieces_thD, strict=True):
-            if heads.size == self._num_heads:
-                self._whole = piece
-                continue
-            if self._whole is None:
-                self._whole = piece.new_empty(len(piece), self._num_heads, piece.shape[2])
-            self._whole[:, heads.start : heads.stop] = piece
-
-    def whole(self) -> Tensor:
-        """Return all heads."""
-        assert self._whole is not None, "every head comes in some piece"
-        return self._whole
-
-
-class _SumColumns:
-    """KV heads' gradients from several ranks, added up in float32 (float64 for float64) where they meet."""
-
-    def __init__(self, num_heads: int) -> None:
-        self._num_heads = num_heads
-        self._sum: Tensor | None = None
-
-    def put(self, ranges: Sequence[HeadRange], pieces_thD: Sequence[Tensor]) -> None:
-        """Add one piece per rank, each at its heads."""
-        for heads, piece in zip(ranges, pieces_thD, strict=True):
-            if self._sum is None:
-                shape = (len(piece), self._num_heads, piece.shape[2])
-                self._sum = torch.zeros(shape, dtype=sum_dtype(piece.dtype), device=piece.device)
-                self._dtype = piece.dtype
-            self._sum[:, heads.start : heads.stop] += piece
-
-    def whole(self) -> Tensor:
-        """Return the sums in the pieces' dtype."""
-        assert self._sum is not None, "every head comes in some piece"
-        return self._sum.to(self._dtype)
-
-
-class _HeadGradients:
-    """Puts the gradients of q, k and v together from what every rank and part found."""
-
-    def __init__(self, num_heads: int, parts: Sequence[Part]) -> None:
-        ends = Counter(head for part in parts for heads in part.heads.ended for head in range(*heads))
-        kind = _SumColumns if max(ends.values()) > 1 else _Columns
-        self._dq = _Columns(num_heads)
-        self._dk, self._dv = kind(len(ends)), kind(len(ends))
-
-    def put(self, heads: HeadPart, pieces_thD: Sequence[Tensor]) -> None:
-        """Take dq, dk and dv of one part, rank after rank."""
-        self._dq.put(heads.q, pieces_thD[0::3])
-        self._dk.put(heads.ended, pieces_thD[1::3])
-        self._dv.put(heads.ended, pieces_thD[2::3])
-
-    def whole(self) -> Heads:
-        """Return the gradients of all heads."""
-        return Heads(self._dq.whole(), self._dk.whole(), self._dv.whole())

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
+    FalconConfig,
     LlamaConfig,
     PreTrainedTokenizerFast,
     Qwen2ForCausalLM,
@@ -21,7 +22,7 @@ from transformers import (
 )
 
 from longvila.config.model import LlmConfig, ProjectorConfig
-from longvila.errors import InputError
+from longvila.errors import ConfigError, InputError
 from longvila.model import (
     LongVila,
     build_model,
@@ -311,6 +312,14 @@ def test_any_decoder_goes_through(tmp_path: Path, shape: type) -> None:
     with torch.no_grad():
         assert torch.equal(run(loaded, plan, ids, frames), run(model, plan, ids, frames))
     assert type(loaded.llm).__name__ == type(model.llm).__name__ != "Qwen2ForCausalLM"
+
+
+def test_a_decoder_whose_attention_cannot_be_replaced_is_refused(tmp_path: Path) -> None:
+    settings = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "vocab_size": 40}
+    AutoModelForCausalLM.from_config(FalconConfig(**settings)).save_pretrained(tmp_path / "llm")
+    config = tiny_config(llm=LlmConfig(pretrained=str(tmp_path / "llm")))
+    with pytest.raises(ConfigError, match="FalconForCausalLM does not use transformers' attention interface"):
+        build_model(config, vocab_size=20, seed=0)
 
 
 def test_a_name_that_misleads_the_published_loader_is_told(model: LongVila, tmp_path: Path, caplog) -> None:
