@@ -84,8 +84,10 @@ class _Exchange(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows_mD: Tensor, tables: _Tables, group: Group) -> Tensor:
         ctx.tables, ctx.group = tables, group
-        sent = rows_mD.index_select(0, tables.send_rows)
-        arrived = _all_to_all(sent, tables.send_counts, tables.receive_counts, group)
+        # What is sent is an argument only, so that it is gone before the next copy is made.
+        arrived = _all_to_all(
+            rows_mD.index_select(0, tables.send_rows), tables.send_counts, tables.receive_counts, group
+        )
         return arrived.index_select(0, tables.place)
 
     @staticmethod
@@ -94,8 +96,10 @@ class _Exchange(torch.autograd.Function):
         ctx: Any, grad_nD: Tensor
     ) -> tuple[Tensor, None, None]:
         tables: _Tables = ctx.tables
-        sent = torch.empty_like(grad_nD).index_copy_(0, tables.place, grad_nD)
-        arrived = _all_to_all(sent, tables.receive_counts, tables.send_counts, ctx.group)
+        arrived = _all_to_all(
+            torch.empty_like(grad_nD).index_copy_(0, tables.place, grad_nD),
+            *(tables.receive_counts, tables.send_counts, ctx.group),
+        )
         return torch.empty_like(arrived).index_copy_(0, tables.send_rows, arrived), None, None
 
 
