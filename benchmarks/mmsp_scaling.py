@@ -97,13 +97,13 @@ class Measured(NamedTuple):
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the benchmark."""
     parser = arguments(__doc__)
-    parser.add_argument("--repeats", type=int, help="of every system at every case (default: 5, quick: 3)")
+    parser.add_argument("--repeats", type=int, default=3, help="of every system at every case")
     parser.add_argument("--tokens", type=int, help="of short rows (default: 8192, quick: 512)")
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
     torch.set_num_threads(1)  # processes are forked from this one
     tokens = options.tokens or (512 if options.quick else 8192)
-    finish(scale(tokens, options.repeats or (3 if options.quick else 5)), options.json)
+    finish(scale(tokens, options.repeats), options.json)
 
 
 def scale(tokens: int, repeats: int) -> Report:
