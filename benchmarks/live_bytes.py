@@ -1,7 +1,7 @@
 """Counts the bytes of tensors that are alive, exactly, on any device and for fake tensors too.
 
 With torch's ``FakeTensorMode`` a model of any size runs forward and backward in a second on any machine:
-shapes are computed, numbers are not. What a kernel allocates inside itself is not seen.
+shapes are computed, numbers are not. What a kernel allocates inside itself is not seen; it can be told.
 """
 
 from __future__ import annotations
@@ -16,12 +16,19 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+Inside = Callable[[Any, Sequence[Any]], int]
+"""An operation and its arguments -> bytes"""
+
 
 class LiveBytes(TorchDispatchMode):
-    """While entered, every storage that an operation makes is counted until it is freed."""
+    """While entered, every storage that an operation makes is counted until it is freed.
 
-    def __init__(self) -> None:
+    ``inside`` may say what an operation's kernel allocates inside itself for as long as it runs.
+    """
+
+    def __init__(self, inside: Inside | None = None) -> None:
         super().__init__()
+        self._inside = inside
         self.now = 0
         self.peak = 0
         self._counts = True
@@ -58,6 +65,8 @@ class LiveBytes(TorchDispatchMode):
         for leaf in tree_leaves(result):
             if isinstance(leaf, Tensor):
                 self._see(leaf)
+        if self._inside is not None:
+            self.peak = max(self.peak, self.now + self._inside(func, args))
         return result
 
     def _see(self, tensor: Tensor) -> None:

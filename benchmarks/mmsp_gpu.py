@@ -1,8 +1,9 @@
-"""One GPU: what splitting attention costs, the longest trainable rows, one rank's share of 5M tokens.
+"""One GPU: what splitting attention costs, the longest rows, one rank's share of 5M tokens, groups of heads.
 
 Needs torch and transformers (and peft) only. All ranks of a layout run on the one device, a thread each.
 Without a GPU the same code runs on the CPU: attention at small sizes, and memory counted with fake tensors of
-the true sizes, which is exact for tensors and does not see what kernels allocate inside themselves.
+the true sizes, which is exact for tensors; of what kernels allocate inside themselves only FlashAttention's
+backward pass is added.
 """
 
 from __future__ import annotations
@@ -12,9 +13,10 @@ from collections.abc import Sequence
 
 import torch
 
+from benchmarks.gpu.heads import measure_heads
 from benchmarks.gpu.longest import Budget, measure_longest
 from benchmarks.gpu.meter import Meter, best_meter
-from benchmarks.gpu.models import LLAMA_8B, QWEN2_1_5B, QWEN2_7B, SHAPES, TINY
+from benchmarks.gpu.models import LLAMA_8B, QWEN2_1_5B, QWEN2_7B, SHAPES, TINY, Shape
 from benchmarks.gpu.share import measure_share
 from benchmarks.gpu.split import measure_parity, measure_split
 from benchmarks.harness import Report, arguments, finish
@@ -41,9 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             "no GPU: split efficiency is of the CPU's kernel at small sizes, and informative only"
         )
     for part in options.parts:
-        {"parity": _parity, "split": _split, "longest": _longest, "share": _share}[part](
-            report, meter, options
-        )
+        MEASURES[part](report, meter, options)
     finish(report, options.json)
 
 
@@ -107,8 +107,7 @@ def _longest(report: Report, meter: Meter, options: argparse.Namespace) -> None:
 
 
 def _share(report: Report, meter: Meter, options: argparse.Namespace) -> None:
-    shape, tokens = (TINY, 64 << 10) if options.quick else (LLAMA_8B, 5 * MILLION)
-    tokens = options.tokens or tokens
+    shape, tokens = _shared_row(options)
     ranks = min(options.ranks, shape.heads)
     measure_share(
         report,
@@ -120,7 +119,25 @@ def _share(report: Report, meter: Meter, options: argparse.Namespace) -> None:
     )
 
 
-MEASURES = {"parity": _parity, "split": _split, "longest": _longest, "share": _share}
+def _heads(report: Report, meter: Meter, options: argparse.Namespace) -> None:
+    shape, tokens = _shared_row(options)
+    ranks = min(options.ranks, shape.heads)
+    divisions = [(ranks, 1), (ranks // 2, 2)] if ranks > 1 else [(1, 1)]
+    measure_heads(report, meter, shape, tokens=tokens, divisions=divisions)
+
+
+def _shared_row(options: argparse.Namespace) -> tuple[Shape, int]:
+    shape, tokens = (TINY, 64 << 10) if options.quick else (LLAMA_8B, 5 * MILLION)
+    return shape, options.tokens or tokens
+
+
+MEASURES = {
+    "parity": _parity,
+    "split": _split,
+    "longest": _longest,
+    "share": _share,
+    "heads": _heads,
+}
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The peak of memory in use: measured on a GPU, or counted with fake tensors where there is none.
 
-Counting is exact for tensors, of any size, in a second; what kernels allocate inside themselves is not in it.
+Counting is exact for tensors, of any size, in a second. Of what kernels allocate inside themselves only
+attention's backward pass is added, by what FlashAttention-2's source says.
 """
 
 from __future__ import annotations
@@ -8,8 +9,8 @@ from __future__ import annotations
 import math
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from longvila.parallel import HostMemory
 from longvila.parallel.memory.host import Waiting
 
 Built = TypeVar("Built")
+FLOAT32_BYTES = 4
 
 
 class Peak(NamedTuple):
@@ -101,20 +103,36 @@ class _FakeHost(HostMemory):
 class FakeMeter(Meter):
     """Counts the tensors of a run in which only shapes are computed."""
 
-    measures = "counted with fake tensors: exact for tensors, without what kernels allocate inside themselves"
+    measures = (
+        "counted with fake tensors: exact for tensors; of what kernels allocate inside themselves, with that "
+        "of FlashAttention-2's backward pass"
+    )
 
     def __init__(self) -> None:
         self.device = torch.device("cpu")
 
     def run(self, prepare: Callable[[], Built], work: Callable[[Built, HostMemory], None]) -> Peak | None:
         """See Meter."""
-        meter = LiveBytes()
+        meter = LiveBytes(inside=flash_workspace)
         host = _FakeHost(meter)
         with FakeTensorMode(allow_non_fake_inputs=True), meter:
             built = prepare()
             before = meter.now
             work(built, host)
         return Peak(meter.peak, before, host.size_bytes, seconds=math.nan)
+
+
+def flash_workspace(operation: object, args: Sequence[Any]) -> int:
+    """Return the bytes that FlashAttention-2 would allocate inside itself in this operation's place.
+
+    Its backward pass adds dq up in float32, and makes dk and dv for every query head before it sums them
+    over the heads of a KV head (csrc/flash_attn/flash_api.cpp, mha_bwd).
+    """
+    if operation is not torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default:
+        return 0
+    _, q_BHtD, k_BhsD = args[:3]
+    expanded = k_BhsD[:, :1].nbytes * q_BHtD.shape[1] if k_BhsD.shape[1] != q_BHtD.shape[1] else 0
+    return q_BHtD.numel() * FLOAT32_BYTES + 2 * expanded
 
 
 def best_meter() -> Meter:

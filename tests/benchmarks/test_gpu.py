@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from benchmarks.gpu.heads import attention_peak
 from benchmarks.gpu.layer import all_ranks, make_layer, single_call
 from benchmarks.gpu.longest import Budget, search, solve
-from benchmarks.gpu.meter import FakeMeter
+from benchmarks.gpu.meter import FakeMeter, flash_workspace
 from benchmarks.gpu.models import LLAMA_8B, TINY
 from benchmarks.gpu.steps import Run, Switches, build, measure, step
 from benchmarks.live_bytes import LiveBytes
@@ -38,7 +39,7 @@ RUNS = [
 @pytest.mark.parametrize("number", range(len(RUNS)))
 def test_fake_tensors_have_the_peak_of_real_ones(number: int, lora: bool) -> None:
     run = replace(RUNS[number], lora=lora)
-    meter = LiveBytes()
+    meter = LiveBytes(inside=flash_workspace)
     with meter:
         model = build(run, CPU)
         before = meter.now
@@ -50,6 +51,15 @@ def test_fake_tensors_have_the_peak_of_real_ones(number: int, lora: bool) -> Non
         assert fake.device_bytes == meter.peak
     else:  # torch's own attention is taken apart differently
         assert fake.device_bytes == pytest.approx(meter.peak, rel=0.06)
+
+
+def test_attentions_backward_pass_counts_what_its_kernel_allocates() -> None:
+    """FlashAttention-2: dq in float32, dk and dv of every query head."""
+    backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward.default
+    q, k = torch.empty(1, 8, 5, 16, dtype=torch.bfloat16), torch.empty(1, 2, 7, 16, dtype=torch.bfloat16)
+    assert flash_workspace(backward, (q, q, k, k)) == 8 * 5 * 16 * 4 + 2 * 8 * 7 * 16 * 2
+    assert flash_workspace(backward, (q, q, q, q)) == 8 * 5 * 16 * 4
+    assert flash_workspace(torch.ops.aten.add.Tensor, (q, q)) == 0
 
 
 def peak_of(switches: Switches, layers: int = 2) -> float:
@@ -73,25 +83,14 @@ def test_every_switch_lowers_the_peak() -> None:
 
 def test_head_groups_shrink_attentions_buffers() -> None:
     """Of attention alone: in a whole layer, where all else is tiled, other tensors are the peak."""
-    whole, grouped = (attention_peak(groups) for groups in (0, 4))
+    whole, grouped = (attention_bytes(groups) for groups in (1, 4))
     assert grouped < 0.85 * whole
 
 
-def attention_peak(head_groups: int) -> int:
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
-    from benchmarks.gpu.made_up import made_up_groups
-    from longvila.parallel import Layout, make_attend
-
-    layout, meter = Layout((1 << 16,), 4, 2), LiveBytes()
-    with FakeTensorMode(allow_non_fake_inputs=True), meter:
-        shapes = [(1, heads, layout.local_length, 64) for heads in (32, 8, 8)]
-        q, k, v = (torch.empty(shape, dtype=torch.bfloat16, requires_grad=True) for shape in shapes)
-        attend = make_attend(layout, made_up_groups(4, 2), head_groups=head_groups)
-        before = meter.now
-        out = attend(q, k, v, scale=1.0)
-        out.backward(torch.empty_like(out))
-    return meter.peak - before
+def attention_bytes(head_groups: int) -> int:
+    found = attention_peak(FakeMeter(), LLAMA_8B, 1 << 16, (4, 2), head_groups=head_groups)
+    assert found is not None
+    return found.device_bytes - found.before_bytes
 
 
 def test_layers_on_the_host_cost_nothing_more_on_the_device() -> None:
