@@ -83,6 +83,8 @@ def step(model: Qwen2ForCausalLM, run: Run, host: HostMemory) -> None:
     if switches.ours:
         kwargs["position_ids"] = torch.arange(layout.local_length, device=device)[None]
         kwargs["attend"] = make_attend(layout, made_up_groups(*run.degrees), head_groups=switches.head_groups)
+    else:  # transformers would make a t x t mask of fake tensors, and of no others
+        kwargs["attention_mask"] = {"full_attention": None}
     if not switches.chunked_loss:
         model(**kwargs, labels=ids).loss.backward()
         return

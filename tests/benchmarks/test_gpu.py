@@ -69,6 +69,15 @@ def peak_of(switches: Switches, layers: int = 2) -> float:
     return (fake.device_bytes - fake.before_bytes) / 2**30
 
 
+@pytest.mark.parametrize("switches", [Switches(), Switches(chunked_loss=True, alst=True, offload=True)])
+def test_peers_are_charged_no_mask(switches: Switches) -> None:
+    """Of fake tensors transformers would make one of t x t, which no real run has: memory is linear in t."""
+    short, long = (measure(Run(TINY, tokens, switches, 2), FakeMeter()) for tokens in (1 << 15, 1 << 16))
+    assert short is not None
+    assert long is not None
+    assert long.device_bytes < 2.1 * short.device_bytes
+
+
 def test_every_switch_lowers_the_peak() -> None:
     ladder = [
         replace(BASE, checkpointing=False),
