@@ -39,9 +39,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     ]
     if meter.device.type == "cpu":
         torch.set_num_threads(1)
-        report.notes.append(
-            "no GPU: split efficiency is of the CPU's kernel at small sizes, and informative only"
-        )
+        report.notes.append("no GPU: split efficiency is of the CPU's kernel, in CPU seconds")
     for part in options.parts:
         MEASURES[part](report, meter, options)
     finish(report, options.json)
@@ -51,14 +49,19 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = arguments(__doc__)
     parser.add_argument("--parts", nargs="+", choices=list(MEASURES), default=list(MEASURES))
     parser.add_argument("--kernel", choices=KERNEL_NAMES, default="auto", help="what computes a block")
-    parser.add_argument("--lengths", type=int, nargs="+", help="tokens of the split (GPU: 32k to 512k)")
-    parser.add_argument("--repeats", type=int, help="of every scheme of the split (default: 7, quick: 3)")
+    parser.add_argument(
+        "--lengths", type=int, nargs="+", help="tokens of the split (GPU: 32k to 512k, CPU: 8k, 32k)"
+    )
+    parser.add_argument(
+        "--repeats", type=int, help="of every scheme of the split (default: 7, quick or CPU: 3)"
+    )
     parser.add_argument("--models", nargs="+", choices=sorted(SHAPES), help="for the longest rows")
     parser.add_argument("--tokens", type=int, help="of the shared row (default: 5 million)")
     parser.add_argument("--ranks", type=int, default=8, help="that share it (default: 8)")
     parser.add_argument("--device-gib", type=float, default=_device_gib(), help="size of the device")
     options = parser.parse_args(argv)
-    options.repeats = options.repeats or (3 if options.quick else 7)
+    few = options.quick or not torch.cuda.is_available()
+    options.repeats = options.repeats or (3 if few else 7)
     return options
 
 
@@ -80,7 +83,7 @@ def _split(report: Report, meter: Meter, options: argparse.Namespace) -> None:
             (32 << 10, 128 << 10) if options.quick else (32 << 10, 64 << 10, 128 << 10, 256 << 10, 512 << 10)
         )
     else:
-        lengths = (2048,) if options.quick else (4096, 8192)
+        lengths = (2048,) if options.quick else (8192, 32 << 10)
     given = tuple(options.lengths or lengths)
     measure_split(
         report,

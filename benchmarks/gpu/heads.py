@@ -46,7 +46,10 @@ def measure_heads(
                 report.rows.append(row | {"device GiB": "does not fit"})
                 continue
             peaks[groups] = (peak.device_bytes - peak.before_bytes) / GIB
-            report.rows.append(row | {"device GiB": peaks[groups], "s": peak.seconds})
+            row["device GiB"] = peaks[groups]
+            if peak.seconds is not None:
+                row["s"] = peak.seconds
+            report.rows.append(row)
         if 1 in peaks:
             best = min(peaks.values())
             report.summary[f"attention_memory_head_groups_{ulysses}x{ring}"] = best / peaks[1]

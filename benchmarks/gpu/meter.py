@@ -6,7 +6,6 @@ attention's backward pass is added, by what FlashAttention-2's source says.
 
 from __future__ import annotations
 
-import math
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
@@ -30,7 +29,7 @@ class Peak(NamedTuple):
     device_bytes: int  # at the fullest moment
     before_bytes: int  # of these, what was there before the work began: weights
     host_bytes: int  # what was put away on the host, all in all
-    seconds: float
+    seconds: float | None  # None where nothing was computed
 
 
 class Meter(ABC):
@@ -119,7 +118,7 @@ class FakeMeter(Meter):
             built = prepare()
             before = meter.now
             work(built, host)
-        return Peak(meter.peak, before, host.size_bytes, seconds=math.nan)
+        return Peak(meter.peak, before, host.size_bytes, seconds=None)
 
 
 def flash_workspace(operation: object, args: Sequence[Any]) -> int:

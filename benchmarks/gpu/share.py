@@ -47,8 +47,9 @@ def measure_share(
             "device GiB per further layer": three - two,
             f"device GiB, {shape.layers} layers": whole[name],
             f"host GiB, {shape.layers} layers": host,
-            "s per layer": peaks[1].seconds - peaks[0].seconds,
         }
+        if peaks[0].seconds is not None and peaks[1].seconds is not None:
+            row["s per layer"] = peaks[1].seconds - peaks[0].seconds
         report.rows.append(row)
     first = "checkpointing, attention twice"
     for name, value in whole.items():
