@@ -67,7 +67,9 @@ class Encoder(nn.Module):
             )
 
     def forward(self, frames_F3HW: Tensor) -> Tensor:
-        """Return visual tokens [F, k, D]."""
+        """Return visual tokens [F, k, D]; a rank without frames encodes a dummy one, as the model does."""
+        if not len(frames_F3HW):
+            return self(frames_F3HW.new_zeros(1, *frames_F3HW.shape[1:]))[:0]
         features_FPC = select_features(self.vision_tower, frames_F3HW, select_layer=-2)
         return self.projector(features_FPC, self.grid)
 
