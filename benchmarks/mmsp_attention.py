@@ -63,10 +63,18 @@ def _options(argv: Sequence[str] | None) -> argparse.Namespace:
     options.rate_mbit = options.rate_mbit or (50.0 if options.quick else 25.0)
     options.repeats = options.repeats or (3 if options.quick else 15)
     options.tokens = options.tokens or (256 if options.quick else 1024)
+    _check_heads(parser, options.heads or 28, options.kv_heads or 4, options.ranks // 2)
     for length in options.lengths or [options.tokens // 8]:
         if length % (2 * options.ranks):
             parser.error(f"{length} tokens: peers need multiples of {2 * options.ranks} per document")
     return options
+
+
+def _check_heads(parser: argparse.ArgumentParser, heads: int, kv_heads: int, ranks_per_node: int) -> None:
+    if heads % kv_heads:
+        parser.error(f"{heads} query heads: they must be a multiple of the {kv_heads} KV heads")
+    if heads < ranks_per_node:
+        parser.error(f"{heads} query heads: 2D needs {ranks_per_node}, one for each rank of a node")
 
 
 def _shapes(options: argparse.Namespace) -> list[Shape]:

@@ -121,16 +121,17 @@ def summarise(results: Sequence[Result], num_ranks: int) -> dict[str, float]:
 def _of_one_shape(found: dict[str, Result], shape: Shape, num_ranks: int) -> dict[str, float]:
     peers = [result for result in found.values() if not result.is_ours]
     fewest, fastest = min(peer.far_bytes for peer in peers), min(map(_median_time, peers))
-    ours, two_d, kept = found[_planned(shape, num_ranks)], found[OURS], found[KEPT]
+    ours, kept = found[_planned(shape, num_ranks)], found[KEPT]
     numbers = {
-        "bytes_vs_relay_2d": two_d.far_bytes / found[RELAY].far_bytes,
         "bytes_vs_best_peer": ours.far_bytes / fewest,
         "time_vs_ring": _median_time(ours) / _median_time(found[RING]),
-        "time_vs_relay_2d": _median_time(ours) / _median_time(found[RELAY]),
         "time_vs_best_peer": _median_time(ours) / fastest,
         "keys_kept_bytes_vs_best_peer": kept.far_bytes / fewest,
         "keys_kept_time_vs_best_peer": _median_time(kept) / fastest,
     }
+    if RELAY in found:
+        numbers["bytes_vs_relay_2d"] = found[OURS].far_bytes / found[RELAY].far_bytes
+        numbers["time_vs_relay_2d"] = _median_time(ours) / _median_time(found[RELAY])
     if ours.compute is not None:
         numbers["time_vs_compute_only"] = _median_time(ours) / ours.compute.median
     return numbers
@@ -138,6 +139,7 @@ def _of_one_shape(found: dict[str, Result], shape: Shape, num_ranks: int) -> dic
 
 def _planned(shape: Shape, num_ranks: int) -> str:
     """Return which of ours the planner takes where the link between the nodes is what counts."""
+    names = {(num_ranks // 2, 2): OURS, (1, num_ranks): "ours ring", (num_ranks, 1): "ours ulysses"}
     best = choose_degrees(
         tokens=shape.num_tokens,
         num_heads=shape.num_heads,
@@ -146,9 +148,8 @@ def _planned(shape: Shape, num_ranks: int) -> str:
         nodes=2,
         ranks_per_node=num_ranks // 2,
         node_speedup=100.0,
-        degrees=[(num_ranks // 2, 2), (1, num_ranks), (num_ranks, 1)],
+        degrees=[pair for pair in names if pair[0] <= shape.num_heads],
     )[0]
-    names = {(num_ranks // 2, 2): OURS, (1, num_ranks): "ours ring", (num_ranks, 1): "ours ulysses"}
     return names[best.ulysses_degree, best.ring_degree]
 
 

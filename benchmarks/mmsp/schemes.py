@@ -90,10 +90,14 @@ def make_schemes(shape: Shape, world: World, *, forward_again: bool) -> list[Sch
 
 
 def refusals(shape: Shape, num_ranks: int) -> list[str]:
-    """Say which peers cannot do the shape, and why."""
+    """Say which schemes cannot do the shape, and why."""
     found = []
     if (why := refusal(shape.num_heads, shape.num_kv_heads, num_ranks)) is not None:
         found.append(f"{shape.name}: no peer's Ulysses-only: {why}")
+    if (why := refusal(shape.num_heads, shape.num_kv_heads, num_ranks // 2)) is not None:
+        found.append(f"{shape.name}: no relay on 2D: {why}")
+    if shape.num_heads < num_ranks:
+        found.append(f"{shape.name}: no Ulysses-only of ours: {shape.num_heads} heads for {num_ranks} ranks")
     if len(shape.lengths) > 1:
         found.append(f"{shape.name}: no torch ring: it cannot keep packed documents apart")
     return found
@@ -111,6 +115,8 @@ def _ours(shape: Shape, world: World) -> Iterator[Scheme]:
         "ring": ((1, world.num_ranks), False),
         "ulysses": ((world.num_ranks, 1), False),
     }
+    if shape.num_heads < world.num_ranks:
+        del kinds["ulysses"]
     for name, (degrees, keep) in kinds.items():
         layout = Layout(shape.lengths, *degrees)
         assert layout.padded_length == shape.num_tokens, "padding would make it different work"
@@ -129,6 +135,8 @@ def _relays(shape: Shape, world: World, forward_again: bool) -> Iterator[Scheme]
     if forward_again:
         kinds["2d, forward again"] = (two_d(world), True)
     for name, (degrees, again) in kinds.items():
+        if refusal(shape.num_heads, shape.num_kv_heads, degrees[0]) is not None:
+            continue
         layout = RelayLayout(shape.lengths, *degrees)
         groups = world.groups(degrees)
         yield Scheme(

@@ -18,8 +18,9 @@ from benchmarks.ranks import RanksFailed, run_ranks
 NAMESPACES = Path("/run/netns")
 ROOT = Path(__file__).resolve().parents[2]
 HOLD = """
-import sys, time
+import signal, sys, time
 from benchmarks.nodes import two_nodes
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background is started to ignore it
 with two_nodes(100) as nodes:
     print(nodes.nodes[0].namespace, flush=True)
     time.sleep(60)

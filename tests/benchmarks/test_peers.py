@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from benchmarks.counting import CountingFunctionalCollectives, Traffic, counted
+from benchmarks.mmsp.schemes import refusals
 from benchmarks.mmsp.shapes import Shape, Wanted, make_tensors, on_one_process
 from benchmarks.peers.relay import Attention2D, RelayLayout
 from benchmarks.peers.torch_ring import ROTATE_METHODS, TorchRing
@@ -113,6 +114,16 @@ def test_two_nodes_exchange_less_than_half_of_what_they_relay() -> None:
     block_bytes = 2 * GQA7.num_kv_heads * 64 * GQA7.num_tokens // 2 * torch.bfloat16.itemsize
     assert (ours, relay, again) == (4.5 * block_bytes, 12 * block_bytes, 14 * block_bytes)
     assert ours / relay <= 1 / 2
+
+
+def test_what_a_scheme_cannot_do_is_said() -> None:
+    found = refusals(Shape("odd", 30, 5, (64, 64)), num_ranks=4)
+    assert [note.partition(":")[2].partition(":")[0] for note in found] == [
+        " no peer's Ulysses-only",
+        " no relay on 2D",
+        " no torch ring",
+    ]
+    assert refusals(Shape("few", 3, 3, (64,)), num_ranks=4)[-1].startswith("few: no Ulysses-only of ours")
 
 
 @pytest.mark.parametrize(("heads", "kv_heads", "refused"), [(28, 4, True), (32, 4, False), (24, 3, True)])
