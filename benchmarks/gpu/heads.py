@@ -52,7 +52,7 @@ def measure_heads(
             report.rows.append(row)
         if 1 in peaks:
             best = min(peaks.values())
-            report.summary[f"attention_memory_head_groups_{ulysses}x{ring}"] = best / peaks[1]
+            report.summary[f"attention_memory_head_groups_ring{ring}"] = best / peaks[1]
 
 
 def attention_peak(

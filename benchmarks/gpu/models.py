@@ -33,7 +33,7 @@ class Shape:
 QWEN2_1_5B = Shape("qwen2-1.5b", 1536, 8960, 28, 12, 2, 151936, tied=True)
 QWEN2_7B = Shape("qwen2-7b", 3584, 18944, 28, 28, 4, 152064)
 LLAMA_8B = Shape("llama-8b", 4096, 14336, 32, 32, 8, 128256)
-TINY = Shape("tiny", 64, 128, 4, 4, 2, 256)
+TINY = Shape("tiny", 64, 128, 3, 4, 2, 256)
 SHAPES = {shape.name: shape for shape in (QWEN2_1_5B, QWEN2_7B, LLAMA_8B, TINY)}
 
 
