@@ -13,8 +13,9 @@ from flows.common import begin
 from flows.params import BuildParams
 from flows.preflight import check_before_start
 from flows.state import check_rejections, remember_dataset, source_marks
-from longvila.config.data import DataConfig, FetchConfig
+from longvila.config.data import DataConfig
 from longvila.config.recipe import Recipe
+from longvila.config.sourcing import FetchConfig
 from longvila.errors import ConfigError
 from longvila.records import VideoRecord
 from tasks import curation, datasets, fetch

@@ -36,6 +36,9 @@ class Source(Record):
 
     source_id: str
     url: str = Field(description="http(s)://, s3://, file:// or a path")
+    fetcher: Literal["auto", "yt-dlp"] = Field(
+        default="auto", description="auto: by the address; yt-dlp: a page that yt-dlp knows how to read"
+    )
     split: Split = "train"
     title: str = ""
     author: str = ""
@@ -64,6 +67,9 @@ class VideoRecord(Record):
     title: str = ""
     author: str = ""
     license: str = ""
+    normalised_from: str | None = Field(
+        default=None, description="sha256 of the file as it was fetched, where ``key`` is an encoding of it"
+    )
 
 
 class Shot(Record):
@@ -89,6 +95,21 @@ class Clip(Record):
     shot_ids: tuple[str, ...]
 
 
+class Usage(Record):
+    """What a language model was given and gave, and what that cost. Zero for what needs no model."""
+
+    tokens_in: int = 0
+    tokens_out: int = 0
+    cost_usd: float = 0.0
+
+    def __add__(self, other: Usage) -> Usage:
+        return Usage(
+            tokens_in=self.tokens_in + other.tokens_in,
+            tokens_out=self.tokens_out + other.tokens_out,
+            cost_usd=self.cost_usd + other.cost_usd,
+        )
+
+
 class Caption(Record):
     """What is said of one clip. ``facts`` are measured values that the text states."""
 
@@ -100,6 +121,12 @@ class Caption(Record):
     text: str
     facts: dict[str, Any] = Field(default_factory=dict)
     captioner: str
+    outcome: Literal["whole", "truncated"] = "whole"
+    model: str = Field(default="", description="as the endpoint or the checkpoint calls itself")
+    prompt_id: str = Field(
+        default="", description="name and content hash of the prompt, see datasets/prompts"
+    )
+    usage: Usage = Usage()
 
 
 class Evidence(Record):
@@ -119,11 +146,20 @@ class Question(Record):
     question: str
     answer: str
     options: tuple[str, ...] = ()
+    form: Literal["open", "choice"] = Field(
+        default="open", description="choice: the options are shown with the question, in their order"
+    )
     start_s: float = Field(description="the span of the video that is shown with the question")
     stop_s: float
     evidence: tuple[Evidence, ...]
     writer: str
     split: Split
+    model: str = ""
+    prompt_id: str = Field(
+        default="", description="name and content hash of the prompt, see datasets/prompts"
+    )
+    checks: dict[str, Any] = Field(default_factory=dict, description="what each check measured")
+    usage: Usage = Usage()
 
 
 class Turn(Record):

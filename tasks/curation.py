@@ -7,14 +7,9 @@ from collections import Counter
 
 from prefect import task
 
-from longvila.config.data import (
-    CaptionConfig,
-    ClipConfig,
-    DedupConfig,
-    FramesConfig,
-    QuestionConfig,
-    ShotConfig,
-)
+from longvila.config.footage import ClipConfig, FramesConfig, ShotConfig
+from longvila.config.language import CaptionConfig, QuestionConfig
+from longvila.config.sourcing import DedupConfig
 from longvila.curation import build, report
 from longvila.curation.dedup import VERSION, SplitReport
 from longvila.curation.scan import Scan, load_thumbs

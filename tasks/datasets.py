@@ -8,14 +8,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import numpy as np
 from prefect import task
 
-from longvila.config.data import (
-    FrameCaptionConfig,
-    FramesConfig,
-    NeedleSetConfig,
-    RecallTextConfig,
-    ShardConfig,
-)
+from longvila.config.data import ShardConfig
+from longvila.config.footage import FramesConfig
 from longvila.config.model import Settings
+from longvila.config.synthetic import FrameCaptionConfig, NeedleSetConfig, RecallTextConfig
 from longvila.curation import build, frame_captions, needles, recall, samples
 from longvila.curation.scan import Scan
 from longvila.data import SampleWithFrames, VerifyReport, open_index, verify_dataset, write_dataset

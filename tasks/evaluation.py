@@ -7,8 +7,8 @@ from pathlib import Path
 
 from prefect import task
 
-from longvila.config.data import FramesConfig
 from longvila.config.evaluation import EvalConfig
+from longvila.config.footage import FramesConfig
 from longvila.curation.frame_bank import FrameBank
 from longvila.data import open_index
 from longvila.evaluation import plots, runner

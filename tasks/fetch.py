@@ -7,8 +7,8 @@ from pathlib import Path
 
 from prefect import task
 
-from longvila.config.data import FetchConfig, ValidateConfig
 from longvila.config.sources import is_relative, load_sources, resolve_url, source_list_path
+from longvila.config.sourcing import FetchConfig, ValidateConfig
 from longvila.curation import fetch, validate
 from longvila.curation.download import Downloader
 from longvila.curation.fetch import FetchedVideo

@@ -6,8 +6,8 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from longvila.config.data import MAX_CARDS
 from longvila.config.model import Settings
+from longvila.config.synthetic import MAX_CARDS
 
 Count = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]

@@ -13,16 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from longvila.config.data import (
-    CaptionConfig,
-    ClipConfig,
-    DedupConfig,
-    FetchConfig,
-    FramesConfig,
-    QuestionConfig,
-    ShotConfig,
-    ValidateConfig,
-)
+from longvila.config.footage import ClipConfig, FramesConfig, ShotConfig
+from longvila.config.language import CaptionConfig, QuestionConfig
+from longvila.config.sourcing import DedupConfig, FetchConfig, ValidateConfig
 from longvila.curation import (
     captions,
     clips,

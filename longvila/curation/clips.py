@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from itertools import pairwise
 
-from longvila.config.data import ClipConfig
+from longvila.config.footage import ClipConfig
 from longvila.records import Clip, Shot, content_id
 
 VERSION = 1

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from longvila.config.data import DedupConfig
+from longvila.config.sourcing import DedupConfig
 from longvila.curation.sampling import SAMPLES_PER_S, Measures
 from longvila.records import Record, Rejection, VideoRecord
 

@@ -20,7 +20,7 @@ from urllib.request import getproxies, proxy_bypass
 import httpx
 import tenacity
 
-from longvila.config.data import FetchConfig
+from longvila.config.sourcing import FetchConfig
 from longvila.curation.sources import redacted
 from longvila.errors import ItemError, NetworkError
 from longvila.storage import write_text

@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
 
-from longvila.config.data import FetchConfig
+from longvila.config.sourcing import FetchConfig
 from longvila.curation.download import Downloader
 from longvila.curation.sources import redacted
 from longvila.errors import InputError, ItemError

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from longvila.config.data import FrameCaptionConfig
+from longvila.config.synthetic import FrameCaptionConfig
 from longvila.curation.colours import COLOURS, colour_map
 from longvila.curation.frame_bank import FrameBank, Frames
 from longvila.curation.needles import FRAMES_MARK, Digits, compose, draw_needles, load_digits

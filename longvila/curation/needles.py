@@ -18,7 +18,7 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from longvila.config.data import NeedleSetConfig
+from longvila.config.synthetic import NeedleSetConfig
 from longvila.curation.frame_bank import FrameBank, Frames
 from longvila.errors import ConfigError
 from longvila.records import Sample, Split, Turn

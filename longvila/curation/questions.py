@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
-from longvila.config.data import QuestionConfig
+from longvila.config.language import QuestionConfig
 from longvila.curation import measure
 from longvila.curation.colours import COLOURS
 from longvila.curation.measure import Span

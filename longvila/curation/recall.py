@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from longvila.config.data import RecallTextConfig
+from longvila.config.synthetic import RecallTextConfig
 from longvila.curation.needles import COLOURS, QUESTION, draw_length
 from longvila.errors import ConfigError
 from longvila.records import Sample, Split, Turn

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from longvila.config.data import FramesConfig, ShotConfig
+from longvila.config.footage import FramesConfig, ShotConfig
 from longvila.curation.sampling import SAMPLES_PER_S, Measures, Sampler
 from longvila.curation.shots import Cut, ShotFinder, make_shots
 from longvila.errors import InputError

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from longvila.config.data import ShotConfig
+from longvila.config.footage import ShotConfig
 from longvila.records import Shot, content_id
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from longvila.config.data import ValidateConfig
+from longvila.config.sourcing import ValidateConfig
 from longvila.curation.fetch import FetchedVideo
 from longvila.errors import ItemError
 from longvila.media.probe import probe

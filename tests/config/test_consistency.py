@@ -8,7 +8,8 @@ import pytest
 
 from longvila.config import load_recipe, parse_overrides, recipe_names
 from longvila.config.consistency import QWEN2_LAYERS, TOKENS_PER_CARD, TOKENS_PER_PAIR, contradictions
-from longvila.config.data import MAX_CARDS, QuestionKind
+from longvila.config.language import QuestionKind
+from longvila.config.synthetic import MAX_CARDS
 from longvila.curation import recall
 from longvila.curation.needles import COLOURS
 from longvila.curation.questions import KINDS

@@ -173,7 +173,7 @@ def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:
 
 
 def test_any_settings_model_can_be_loaded(tmp_path: Path) -> None:
-    from longvila.config.data import FetchConfig
+    from longvila.config.sourcing import FetchConfig
 
     path = tmp_path / "fetch.yaml"
     path.write_text("timeout_s: 3\n")

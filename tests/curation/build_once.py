@@ -5,16 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from longvila.config.data import (
-    CaptionConfig,
-    ClipConfig,
-    DedupConfig,
-    FetchConfig,
-    FramesConfig,
-    QuestionConfig,
-    ShotConfig,
-    ValidateConfig,
-)
+from longvila.config.footage import ClipConfig, FramesConfig, ShotConfig
+from longvila.config.language import CaptionConfig, QuestionConfig
+from longvila.config.sourcing import DedupConfig, FetchConfig, ValidateConfig
 from longvila.curation import build
 from longvila.curation.dedup import SplitReport
 from longvila.curation.fetch import FetchedVideo

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from longvila.config.data import ClipConfig
+from longvila.config.footage import ClipConfig
 from longvila.curation.clips import make_clips
 from tests.curation.pictures import shots_at
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from longvila.config.data import DedupConfig
+from longvila.config.sourcing import DedupConfig
 from longvila.curation.dedup import find_duplicates, nearest_in, pictures, split_leakage
 from longvila.curation.sampling import Measures
 from longvila.records import Rejection, VideoRecord

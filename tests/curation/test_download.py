@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from longvila.config.data import FetchConfig
+from longvila.config.sourcing import FetchConfig
 from longvila.curation.download import Downloader
 from longvila.errors import ItemError
 from tests.curation.faulty import FaultyServer, answer, break_off, rest, stall

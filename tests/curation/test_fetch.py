@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from longvila.config.data import FetchConfig
+from longvila.config.sourcing import FetchConfig
 from longvila.curation.fetch import fetch_source
 from longvila.errors import ItemError
 from longvila.records import Source

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from longvila.config.data import FrameCaptionConfig
+from longvila.config.synthetic import FrameCaptionConfig
 from longvila.curation.frame_bank import FrameBank, join_videos
 from longvila.curation.frame_captions import (
     NO_LABEL,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from longvila.config.data import QuestionConfig
+from longvila.config.language import QuestionConfig
 from longvila.curation.questions import KINDS, windows, write_questions
 from longvila.records import Caption
 from tests.curation.pictures import grey, measure_pictures, scene, shots_at, split_picture, video_record

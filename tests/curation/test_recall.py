@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from longvila.config.data import RecallTextConfig
+from longvila.config.synthetic import RecallTextConfig
 from longvila.curation.needles import COLOURS
 from longvila.curation.recall import FILLER, recall_samples, shortest_text
 from longvila.errors import ConfigError

@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from longvila.config.data import FramesConfig, ShotConfig
+from longvila.config.footage import FramesConfig, ShotConfig
 from longvila.curation.scan import scan_video
 from longvila.curation.shots import Cut, ShotFinder, make_shots
 from tests.curation.pictures import grey, scene

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from longvila.config.data import ValidateConfig
+from longvila.config.sourcing import ValidateConfig
 from longvila.curation.fetch import FetchedVideo
 from longvila.curation.validate import validate
 from longvila.errors import ItemError

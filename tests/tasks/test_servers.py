@@ -52,7 +52,7 @@ def test_sources_with_addresses_of_their_own_are_not_served(tmp_path: Path) -> N
 def test_bad_sources_become_rejections_and_a_new_port_fetches_nothing_again(
     served: Path, tmp_path: Path
 ) -> None:
-    from longvila.config.data import FetchConfig, ValidateConfig
+    from longvila.config.sourcing import FetchConfig, ValidateConfig
 
     reference = WorkspaceRef(root=str(tmp_path / "ws"))
     (batch,) = list_sources.fn(reference, str(served), 16)
@@ -70,7 +70,7 @@ def test_bad_sources_become_rejections_and_a_new_port_fetches_nothing_again(
 
 
 def test_loopback_has_to_be_allowed_by_name(served: Path, tmp_path: Path) -> None:
-    from longvila.config.data import FetchConfig
+    from longvila.config.sourcing import FetchConfig
 
     reference = WorkspaceRef(root=str(tmp_path / "ws"))
     (batch,) = list_sources.fn(reference, str(served), 16)
@@ -81,7 +81,7 @@ def test_loopback_has_to_be_allowed_by_name(served: Path, tmp_path: Path) -> Non
 
 
 def test_relative_sources_need_a_base(served: Path, tmp_path: Path) -> None:
-    from longvila.config.data import FetchConfig
+    from longvila.config.sourcing import FetchConfig
 
     reference = WorkspaceRef(root=str(tmp_path / "ws"))
     (batch,) = list_sources.fn(reference, str(served), 16)

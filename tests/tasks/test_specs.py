@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from longvila.config import load_recipe, parse_overrides
-from longvila.config.data import RecallTextConfig
+from longvila.config.synthetic import RecallTextConfig
 from longvila.errors import ConfigError, InputError
 from tasks.checkpoints import publish_checkpoint
 from tasks.datasets import recall_shards

@@ -1,0 +1,43 @@
+"""How a video is cut: shots, clips, and the frames that go into shards."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from longvila.config.model import Settings
+
+
+class ShotConfig(Settings):
+    """Shot detection."""
+
+    detector: Literal["adaptive", "content"] = "adaptive"
+    threshold: float = Field(default=3.0, gt=0)
+    min_shot_s: float = Field(default=0.6, gt=0)
+
+
+class ClipConfig(Settings):
+    """How shots are joined into clips."""
+
+    target_s: float = Field(default=10.0, gt=0)
+    min_s: float = Field(default=1.0, gt=0, description="shorter shots join their neighbour")
+    max_s: float = Field(default=20.0, gt=0, description="longer shots are split")
+
+    @model_validator(mode="after")
+    def _in_order(self) -> ClipConfig:
+        if not self.min_s <= self.target_s <= self.max_s:
+            raise ValueError(
+                f"min_s={self.min_s:g} ≤ target_s={self.target_s:g} ≤ max_s={self.max_s:g} does not hold"
+            )
+        return self
+
+
+class FramesConfig(Settings):
+    """The frames that go into shards."""
+
+    fps: float = Field(default=2.0, gt=0)
+    size: int = Field(
+        default=384, gt=0, description="pixels per side; the aspect ratio is not kept (as SigLIP is fed)"
+    )
+    jpeg_quality: int = Field(default=90, ge=1, le=100)
