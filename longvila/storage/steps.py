@@ -16,13 +16,15 @@ from pydantic import BaseModel
 
 from longvila.errors import ItemError
 from longvila.records import Record, Rejection, content_id
-from longvila.storage.base import check_key
+from longvila.storage.base import Storage, check_key
 from longvila.storage.manifests import read_manifest, write_manifest
+from longvila.storage.stats import StepStats, Stopwatch, add_up
 from longvila.storage.workspace import Workspace
 
 ItemT = TypeVar("ItemT", bound=Record)
 ResultT = TypeVar("ResultT", bound=Record)
 Settings = BaseModel | dict[str, Any] | None
+_COST = "cost"  # of an item, in the ledger: seconds by the clock and of the processor
 
 
 @dataclass(frozen=True)
@@ -69,14 +71,16 @@ def run_step(
         return earlier
 
     ledger_step = f"{name}/{content_id(version, settings_json)}"
-    known = workspace.ledger.results(ledger_step)
+    known = workspace.ledger.results(ledger_step, item_keys)
     outcomes: dict[str, tuple[list[ResultT], Rejection | None]] = {}
+    costs: dict[str, Any] = {}
     for item_key in item_keys:
         if item_key in known:
             results, rejection = _parse(known[item_key], result_cls)
             passing = rejection is not None and rejection.reason in retried_reasons
             if not passing and (still_valid is None or all(still_valid(result) for result in results)):
                 outcomes[item_key] = results, rejection
+                costs[item_key] = json.loads(known[item_key]).get(_COST)
     missing = {key: item for key, item in zip(item_keys, items, strict=True) if key not in outcomes}
     num_done = len(items) - len(missing)
     if progress:
@@ -84,13 +88,15 @@ def run_step(
     for item_key, text in _process_all(name, missing, process, workers):
         workspace.ledger.record(ledger_step, item_key, text)
         outcomes[item_key] = _parse(text, result_cls)  # as a later run will read it
+        costs[item_key] = json.loads(text)[_COST]
         num_done += 1
         if progress:
             progress(num_done, len(items))
 
     results = [result for item_key in item_keys for result in outcomes[item_key][0]]
     rejections = [found for item_key in item_keys if (found := outcomes[item_key][1]) is not None]
-    return _write_output(workspace, name, key, results, rejections, result_cls)
+    stats = add_up(name, key, costs.values(), num_items=len(items), num_processed=len(missing))
+    return _write_output(workspace, stats, results, rejections, result_cls)
 
 
 def run_whole(
@@ -112,8 +118,21 @@ def run_whole(
     earlier = _read_output(workspace, name, key, result_cls, still_valid)
     if earlier is not None:
         return earlier
-    results, rejections = compute()
-    return _write_output(workspace, name, key, results, rejections, result_cls)
+    with Stopwatch() as watch:
+        results, rejections = compute()
+    stats = add_up(name, key, [watch.cost], num_items=len(inputs), num_processed=len(inputs))
+    return _write_output(workspace, stats, results, rejections, result_cls)
+
+
+def stats_key(manifest_key: str) -> str:
+    """Return where the cost of the step lies whose manifest this is."""
+    return manifest_key.removesuffix(".parquet") + ".stats.json"
+
+
+def read_stats(storage: Storage, manifest_key: str) -> StepStats | None:
+    """Return what a step cost; None when that is not known (a step of an older version)."""
+    key = stats_key(manifest_key)
+    return StepStats.model_validate_json(storage.get_bytes(key)) if storage.exists(key) else None
 
 
 def item_id(record: Record) -> str:
@@ -146,18 +165,19 @@ def _process_all(
 
 
 def _process_one(name: str, item: ItemT, process: Callable[[ItemT], Any]) -> str:
-    try:
-        outcome = process(item)
-    except ItemError as error:
-        outcome = Rejection(item_id=item_id(item), step=name, reason=error.reason, detail=error.detail)
+    with Stopwatch() as watch:
+        try:
+            outcome = process(item)
+        except ItemError as error:
+            outcome = Rejection(item_id=item_id(item), step=name, reason=error.reason, detail=error.detail)
     if isinstance(outcome, list) and not outcome:
         outcome = Rejection(
             item_id=item_id(item), step=name, reason="empty", detail="the step made nothing of it"
         )
     if isinstance(outcome, Rejection):
-        return json.dumps({"rejection": outcome.model_dump(mode="json")})
+        return json.dumps({"rejection": outcome.model_dump(mode="json"), _COST: watch.cost})
     results = outcome if isinstance(outcome, list) else [outcome]
-    return json.dumps({"results": [result.model_dump(mode="json") for result in results]})
+    return json.dumps({"results": [result.model_dump(mode="json") for result in results], _COST: watch.cost})
 
 
 def _parse(text: str, result_cls: type[ResultT]) -> tuple[list[ResultT], Rejection | None]:
@@ -195,14 +215,14 @@ def _read_output(
 
 def _write_output(
     workspace: Workspace,
-    name: str,
-    key: str,
+    stats: StepStats,
     results: Sequence[ResultT],
     rejections: Sequence[Rejection],
     result_cls: type[ResultT],
 ) -> StepResult[ResultT]:
-    """Write the rejections, then the results, whose manifest says that the step is done."""
-    manifest_key, rejections_key = _keys(name, key)
+    """Write what it cost, the rejections, then the results, whose manifest says that the step is done."""
+    manifest_key, rejections_key = _keys(stats.step, stats.key)
+    workspace.storage.put_bytes(stats_key(manifest_key), stats.model_dump_json(indent=1).encode())
     write_manifest(workspace.storage, rejections_key, rejections, cls=Rejection)
     write_manifest(workspace.storage, manifest_key, results, cls=result_cls)
-    return StepResult(list(results), list(rejections), manifest_key, key, reused=False)
+    return StepResult(list(results), list(rejections), manifest_key, stats.key, reused=False)
