@@ -75,9 +75,9 @@ def over_batches(
 
 def _cancel(future: Any) -> None:
     """Keep a batch that waits from beginning; one that runs ends by itself."""
-    wrapped = getattr(future, "wrapped_future", None)
-    if wrapped is not None:
-        wrapped.cancel()
+    cancel = getattr(getattr(future, "wrapped_future", None), "cancel", None)  # Ray's has none
+    if cancel is not None:
+        cancel()
 
 
 def _threads(config: RunnerConfig) -> TaskRunner[Any]:
