@@ -11,13 +11,11 @@ from prefect.task_runners import TaskRunner
 
 from flows.common import begin
 from flows.params import BuildParams
-from flows.preflight import check_before_start
+from flows.preflight import check_build
 from flows.runners import batch_runner, over_batches
 from flows.state import check_rejections, remember_dataset, source_marks
 from longvila.config.data import DataConfig
-from longvila.config.recipe import Recipe
 from longvila.config.sourcing import FetchConfig
-from longvila.errors import ConfigError
 from longvila.records import VideoRecord
 from tasks import curation, datasets, fetch
 from tasks.contents import BuiltDataset
@@ -35,16 +33,12 @@ logger = logging.getLogger(__name__)
 def build_dataset(params: BuildParams) -> BuiltDataset:
     """Build the recipe's data sets. What is done already is not done again; what is new is added."""
     begin("build-dataset")
-    recipe = check_before_start(params)
+    recipe = check_build(params)
     data = recipe.data
-    if data is None:
-        raise ConfigError(
-            f"Recipe {recipe.name!r} has no data section: its stages name shards that exist already."
-        )
     with open_workspace(params.workspace, params.storage) as reference:
         with serve_sources(data.sources) as address, batch_runner(data.runner) as runner:
             fetched, sources = bring_in(runner, data, reference, address)
-            result = make_datasets(runner, recipe, reference, fetched, sources)
+            result = make_datasets(runner, data, reference, fetched, sources)
         remember_dataset(reference, recipe.name, result)
     check_rejections(result, data)
     return result
@@ -62,14 +56,12 @@ def bring_in(
 
 def make_datasets(
     runner: TaskRunner[Any],
-    recipe: Recipe,
+    data: DataConfig,
     reference: WorkspaceRef,
     fetched: Sequence[ManifestRef],
     sources: Sequence[ManifestRef],
 ) -> BuiltDataset:
     """Everything from fetched files to verified shards."""
-    data = recipe.data
-    assert data is not None
 
     def each(task: Any, over: Mapping[str, Sequence[ManifestRef]], **same: Any) -> list[ManifestRef]:
         return over_batches(runner, task, reference, over, **same)
@@ -83,7 +75,7 @@ def make_datasets(
     captions = each(curation.caption_clips, {**batches, "clips": clips}, config=data.captions)
     asked = each(curation.write_questions, {**batches, "captions": captions}, config=data.questions)
     questions = curation.filter_questions(reference, kept, asked)
-    written = write_all_shards(recipe, reference, kept, batches["scans"], questions)
+    written = write_all_shards(data, reference, kept, batches["scans"], questions)
     steps = [join_refs(step) for step in (fetched, checked, everything)] + [kept]
     steps += [join_refs(step) for step in (clips, captions, asked)] + [questions]
     workspace = reference.open()
@@ -102,15 +94,13 @@ def make_datasets(
 
 
 def write_all_shards(
-    recipe: Recipe,
+    data: DataConfig,
     reference: WorkspaceRef,
     videos: ManifestRef,
     scans: Sequence[ManifestRef],
     questions: ManifestRef,
 ) -> list[datasets.DatasetRef]:
     """Write and verify every data set of the recipe, one after another."""
-    data = recipe.data
-    assert data is not None
     written = [datasets.question_shards(reference, videos, list(scans), questions, data.shards)]
     for captions in data.frame_captions:
         written.append(datasets.frame_caption_shards(reference, videos, captions, data.frames, data.shards))

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from longvila.config.load import load_settings
 from longvila.config.model import NAME, Settings
-from longvila.config.sources import dataset_roots
+from longvila.config.roots import dataset_roots
 from longvila.curation.language.protocol import Message
 from longvila.errors import ConfigError, InputError
 
