@@ -36,7 +36,7 @@ def test_the_data_of_a_whole_recipe_is_the_same_recipe(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ("name: mine\n", "data"),
-        ("name: mine\ndata: {sources: demo, runner: {kind: threads, address: x}}\n", "address is for kind dask or ray"),
+        ("name: mine\ndata: {sources: demo, runner: {address: x}}\n", "address is for kind dask or ray"),
         ("name: mine\ndata: {sources: demo, runner: {workers: 0}}\n", "workers"),
         ("name: mine\ndata: {sources: demo}\nstages: []\n", "model"),
     ],
