@@ -50,6 +50,14 @@ class Captioner(Protocol):
         ...
 
 
+def caption_or_reject(captioner: Captioner, footage: Footage) -> list[Caption | Rejection]:
+    """Describe the clips of a video; what is wrong with the whole video is wrong with each of its clips."""
+    try:
+        return captioner.caption_video(footage)
+    except ItemError as error:
+        return [_rejection(clip, error) for clip in footage.clips]
+
+
 class MeasuredClips:
     """The measured captioner, see ``longvila.curation.captions``."""
 
@@ -73,6 +81,11 @@ class ModelCaptioner:
         self._prompt = load_prompt(config.prompt)
         _check_prompt(self._prompt)
 
+    @property
+    def decides(self) -> dict[str, Any]:
+        """What decides the captions: the key of what is done already."""
+        return {**self._config.decides_captions(), "prompt": self._prompt.id}
+
     def caption_video(self, footage: Footage) -> list[Caption | Rejection]:
         """Describe the clips, many at once."""
         strip = footage.load_strip()
@@ -92,13 +105,7 @@ class ModelCaptioner:
         try:
             return self._caption(footage, clip, frames)
         except ItemError as error:
-            return Rejection(
-                item_id=clip.clip_id,
-                step=STEP,
-                reason=error.reason,
-                detail=f"{clip.start_s:.1f}–{clip.stop_s:.1f} s: {error.detail}",
-                source=clip.video_id,
-            )
+            return _rejection(clip, error)
 
     def _caption(self, footage: Footage, clip: Clip, frames: ClipFrames) -> Caption:
         messages = self._prompt.messages(_values(footage, clip, frames), images=frames.jpegs)
@@ -190,6 +197,16 @@ def make_caption(
         model=completion.model,
         prompt_id=prompt.id,
         usage=completion.usage,
+    )
+
+
+def _rejection(clip: Clip, error: ItemError) -> Rejection:
+    return Rejection(
+        item_id=clip.clip_id,
+        step=STEP,
+        reason=error.reason,
+        detail=f"{clip.start_s:.1f}–{clip.stop_s:.1f} s: {error.detail}",
+        source=clip.video_id,
     )
 
 

@@ -28,11 +28,19 @@ class Summariser:
         self._chapter = load_prompt(config.chapter_prompt) if config.chapter_prompt else None
         self._video = load_prompt(config.summary_prompt) if config.summary_prompt else None
 
+    @property
+    def decides(self) -> dict[str, Any]:
+        """What decides the summaries: the key of what is done already."""
+        prompts = [prompt.id if prompt else None for prompt in (self._chapter, self._video)]
+        return {**self._config.decides_captions(), "prompts": prompts}
+
     def summarise(self, captions: Sequence[Caption]) -> list[Caption | Rejection]:
         """Return the chapters of one video, then the video's own caption; rejections where one failed.
 
-        ``captions`` are those of its clips in the order of time.
+        ``captions`` are those of its clips in the order of time. Raises ``ItemError`` when there is none.
         """
+        if not captions:
+            raise ItemError("no-captions", "none of its clips could be described; see the step captions")
         made: list[Caption | Rejection] = []
         parts = list(captions)
         if self._chapter:
@@ -80,7 +88,7 @@ class Summariser:
 
 
 def in_chapters(captions: Sequence[Caption], chapter_s: float) -> list[list[Caption]]:
-    """Return the captions in consecutive groups of up to ``chapter_s``; a short last one joins its neighbour."""
+    """Return the captions in consecutive groups of up to ``chapter_s``; a short last one joins another."""
     chapters: list[list[Caption]] = []
     for caption in captions:
         if chapters and caption.stop_s - chapters[-1][0].start_s <= chapter_s:
