@@ -73,11 +73,14 @@ def make_datasets(
     curation.check_splits(reference, kept, list(batches["scans"]), data.dedup)
     clips = each(curation.make_clips, batches, config=data.clips)
     captions = each(curation.caption_clips, {**batches, "clips": clips}, config=data.captions)
-    asked = each(curation.write_questions, {**batches, "captions": captions}, config=data.questions)
+    said = {"captions": captions}
+    if data.captions.levels:
+        said["summaries"] = each(curation.summarise_videos, {**batches, **said}, config=data.captions)
+    asked = each(curation.write_questions, {**batches, **said}, config=data.questions)
     questions = curation.filter_questions(reference, kept, asked)
     written = write_all_shards(data, reference, kept, batches["scans"], questions)
     steps = [join_refs(step) for step in (fetched, checked, everything)] + [kept]
-    steps += [join_refs(step) for step in (clips, captions, asked)] + [questions]
+    steps += [join_refs(step) for step in (clips, *said.values(), asked)] + [questions]
     workspace = reference.open()
     return BuiltDataset(
         datasets={ref.name: workspace.url(f"shards/{ref.name}") for ref in written},
@@ -87,7 +90,11 @@ def make_datasets(
         captions=tuple(captions),
         questions=questions,
         steps=tuple(steps),
-        rejections=(*fetched, *checked, *everything, kept, *clips, *captions, *asked, questions),
+        rejections=tuple(
+            ref
+            for step in (fetched, checked, everything, [kept], clips, *said.values(), asked, [questions])
+            for ref in step
+        ),
         num_rejected_sources=sum(step.num_rejections for step in steps[:4]),
         reused=all(step.reused for step in steps) and all(ref.reused for ref in written),
     )

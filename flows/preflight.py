@@ -24,6 +24,7 @@ def check_before_start(params: FlowParams) -> Recipe:
     source_bytes = check_sources(recipe)
     if isinstance(params, LifecycleParams):
         check_heldout(recipe)
+        check_models(recipe)
     _check_workspace(params, estimate_bytes(recipe, source_bytes=source_bytes))
     return recipe
 
@@ -32,6 +33,7 @@ def check_build(params: DataParams) -> DataRecipe:
     """Return the recipe of a data set when the build can start. Raises as ``check_before_start``."""
     recipe = params.load_data_recipe()
     source_bytes = check_sources(recipe)
+    check_models(recipe)
     _check_workspace(params, RESERVE_BYTES + source_bytes + shard_bytes(recipe.data))
     return recipe
 
@@ -80,6 +82,25 @@ def check_sources(recipe: Recipe | DataRecipe) -> int:
     return sum(path.stat().st_size for path in found) + sum(
         source.size_bytes or 0 for source in sources if not is_relative(source.url)
     )
+
+
+def check_models(recipe: Recipe | DataRecipe) -> None:
+    """Look whether the language models that the data needs are there: weights, or an endpoint that answers.
+
+    Nothing is asked where the recipe names none. Raises as ``check_model`` of ``longvila.curation.language``.
+    """
+    if recipe.data is None:
+        return
+    questions = recipe.data.questions
+    sections = (recipe.data.captions, questions, getattr(questions, "checks", None))
+    configs = [found for section in sections if (found := getattr(section, "model", None)) is not None]
+    if not configs:
+        return
+    from longvila.curation.language.opening import check_model
+
+    for number, config in enumerate(configs):
+        if config not in configs[:number]:
+            check_model(config)
 
 
 def check_heldout(recipe: Recipe) -> None:

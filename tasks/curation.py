@@ -94,7 +94,14 @@ def make_clips(
     return step_ref("clips", result, num_items=len(scanned))
 
 
-@task(timeout_seconds=4 * HOUR_S, tags=["curation"], task_run_name="captions-{scans.num_results}")
+@task(
+    retries=2,
+    retry_delay_seconds=[60, 300],
+    retry_condition_fn=is_transient,
+    timeout_seconds=24 * HOUR_S,
+    tags=["curation"],
+    task_run_name="captions-{scans.num_results}",
+)
 def caption_clips(
     workspace: WorkspaceRef,
     videos: ManifestRef,
@@ -102,7 +109,7 @@ def caption_clips(
     clips: ManifestRef,
     config: CaptionConfig,
 ) -> ManifestRef:
-    """Describe the clips of each video, in order, by what is measured in them."""
+    """Describe the clips of each video: by what is measured in them, or by a language model."""
     opened = workspace.open()
     scanned = read_records(opened, scans, Scan)
     listed = read_records(opened, videos, VideoRecord)
@@ -112,7 +119,32 @@ def caption_clips(
     if result.results:
         sheet = report.contact_sheet(load_thumbs(opened, scanned[0]), result.results[:1])
         add_picture("clip", sheet[0].jpeg, media_type="image/jpeg", description=sheet[0].text)
-    return step_ref("captions", result, num_items=len(scanned))
+    return step_ref("captions", result, num_items=len(made))
+
+
+@task(
+    retries=2,
+    retry_delay_seconds=[60, 300],
+    retry_condition_fn=is_transient,
+    timeout_seconds=24 * HOUR_S,
+    tags=["curation"],
+    task_run_name="summaries-{scans.num_results}",
+)
+def summarise_videos(
+    workspace: WorkspaceRef,
+    videos: ManifestRef,
+    scans: ManifestRef,
+    captions: ManifestRef,
+    config: CaptionConfig,
+) -> ManifestRef:
+    """Tell chapters and whole videos from the captions of their clips, as far as the recipe asks for them."""
+    opened = workspace.open()
+    scanned = read_records(opened, scans, Scan)
+    listed = read_records(opened, videos, VideoRecord)
+    said = read_records(opened, captions, Caption)
+    progress = StepProgress("summaries", unit="videos")
+    result = build.summary_batch(opened, listed, scanned, said, config, progress=progress)
+    return step_ref("summaries", result, num_items=len(scanned))
 
 
 @task(timeout_seconds=4 * HOUR_S, tags=["curation"], task_run_name="questions-{scans.num_results}")
@@ -122,12 +154,13 @@ def write_questions(
     scans: ManifestRef,
     captions: ManifestRef,
     config: QuestionConfig,
+    summaries: ManifestRef | None = None,
 ) -> ManifestRef:
     """Write questions with their evidence from measurements and captions."""
     opened = workspace.open()
     scanned = read_records(opened, scans, Scan)
     listed = read_records(opened, videos, VideoRecord)
-    said = read_records(opened, captions, Caption)
+    said = read_records(opened, [captions, *([summaries] if summaries else [])], Caption)
     progress = StepProgress("questions", unit="videos")
     result = build.question_batch(opened, listed, scanned, said, config, progress=progress)
     return step_ref("questions", result, num_items=len(scanned))
