@@ -120,8 +120,8 @@ class LanguageModelConfig(Settings):
         _check_base_url(self.base_url)
         if self.api_key_env is not None and not _VARIABLE.fullmatch(self.api_key_env):
             raise ValueError(
-                "api_key_env is not the name of an environment variable (A-Z, 0-9, _). Put the key itself into the "
-                "environment (export MY_KEY=…) and only the variable's name here (api_key_env: MY_KEY)"
+                "api_key_env is not the name of an environment variable (A-Z, 0-9, _). Put the key itself "
+                "into the environment (export MY_KEY=…) and only its name here (api_key_env: MY_KEY)"
             )
         reserved = sorted(RESERVED_FIELDS & self.extra_body.keys())
         if reserved:

@@ -56,7 +56,7 @@ class Prompt(Settings):
 
 
 def load_prompt(name_or_path: str) -> Prompt:
-    """Read a prompt by path, or by name as ``datasets/prompts/NAME.yaml``; ``InputError`` when there is none."""
+    """Read a prompt by path, or by name as ``datasets/prompts/NAME.yaml``; ``InputError`` where none is."""
     path = Path(name_or_path)
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():
