@@ -31,6 +31,7 @@ from longvila.curation.asking.outline import lines_of
 from longvila.curation.asking.steps import Told, check_settings, checker_of, write_with_model
 from longvila.curation.download import Downloader
 from longvila.curation.fetch import FetchedVideo
+from longvila.curation.language.opening import open_model
 from longvila.curation.language.protocol import LanguageModel
 from longvila.curation.sampling import Measures
 from longvila.curation.scan import Scan
@@ -219,10 +220,14 @@ def question_batch(
 ) -> StepResult[Question]:
     """Write the questions of every video, and check them by what the settings name.
 
-    ``model`` and ``checker`` stand in for the models that ``config`` names.
+    ``model`` and ``checker`` stand in for the models that ``config`` names. Raises what opening or asking them
+    raises (``ConfigError``, ``InputError``, ``NetworkError``); what is done stays done.
     """
+    model = model or (open_model(config.model, workspace) if config.model else None)
+    checker = checker or (open_model(config.checks.model, workspace) if config.checks.model else None)
     items = _timelines(videos, scans, captioned=captioned)
-    if config.model is not None or model is not None:
+    if config.writer == "model":
+        assert model is not None
         told = [Told(video_id=item.video_id, video=item.video, captions=item.captions) for item in items]
         return write_with_model(workspace, told, config, model=model, checker=checker, progress=progress)
     judging = checker_of(checker, config) if checker else None

@@ -43,7 +43,7 @@ def questions_of(
 ) -> list[Question]:
     """Make a question of every draft, with its share of what the requests cost, and check its words.
 
-    Of those without a fault, ``max_per_video`` are kept: the first of a random order that is always the same.
+    Of those without a fault, ``max_per_video`` pass: the first of a random order that is always the same.
     """
     numbered = {line.number: line for line in lines}
     costs = _costs(sheet)
@@ -204,10 +204,11 @@ def _alike(question: Question, other: Question, max_similar: float) -> bool:
 
 
 def _at_most(questions: Sequence[Question], number: int) -> list[Question]:
-    """Keep all rejected ones, which are to be counted, and ``number`` of the others."""
+    """Leave ``number`` of the good ones; the others are rejected, so that they and their cost are counted."""
     good = sorted(q.question_id for q in questions if rejection_of(q) is None)
-    left_out = set(good[number:])
-    return [question for question in questions if question.question_id not in left_out]
+    over = set(good[number:])
+    detail = f"the video has {len(good)} good questions, and max_per_video is {number}"
+    return [reject(q, "limit", detail) if q.question_id in over else q for q in questions]
 
 
 def _costs(sheet: Sheet) -> list[list[Usage]]:

@@ -15,7 +15,7 @@ from typing import Any
 
 from longvila.config.language import QuestionCheckConfig
 from longvila.curation.asking.checks import LITERAL_KINDS, is_unanswerable, reject, rejection_of
-from longvila.curation.asking.outline import Line, render, sketch, time_text
+from longvila.curation.asking.outline import BRACKETS, Line, render, sketch, time_text
 from longvila.curation.asking.wording import clean, same_words, words
 from longvila.curation.language.prompts import Prompt, load_prompt
 from longvila.curation.language.protocol import LanguageModel
@@ -151,9 +151,9 @@ class _Check:
 
     def _ask(self, name: str, values: Mapping[str, Any], *, seed: int = 0) -> dict[str, Any]:
         prompt = self._checker._prompts[name]
-        question = self._question.question.translate({ord("<"): "‹", ord(">"): "›"})
+        told = {"question": self._question.question, **values}
         answer = self._checker._model.complete(
-            prompt.messages({"question": question, **values}),
+            prompt.messages({name: _plain(value) for name, value in told.items()}),
             max_tokens=_VERDICT_TOKENS if name == "check-same" else _ANSWER_TOKENS,
             schema=prompt.answer,
             seed=seed,
@@ -178,6 +178,13 @@ def _read(text: str, required: Iterable[str]) -> dict[str, Any]:
     if not isinstance(found, dict) or not all(name in found for name in required):
         raise ItemError("bad-json", f"the answer lacks {', '.join(required)}")
     return found
+
+
+def _plain(value: Any) -> Any:
+    """A text (or several) that cannot close the tags which stand around it."""
+    if isinstance(value, str):
+        return value.translate(BRACKETS)
+    return tuple(_plain(text) for text in value)
 
 
 def _turned(question: Question, by: int) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from longvila.records import Caption
 
 MAX_CAPTION_CHARS = 2000
 _SHORTEST_CHARS = 48  # of a line of a sketch; longer videos show fewer lines
-_BRACKETS = str.maketrans({"<": "‹", ">": "›"})
+BRACKETS = str.maketrans({"<": "‹", ">": "›"})
 _LETTERS_PER_TOKEN = 3.5
 
 
@@ -31,7 +31,7 @@ class Line(NamedTuple):
     def render(self, *, max_chars: int = MAX_CAPTION_CHARS) -> str:
         """Return the line as a prompt shows it."""
         times = f"{time_text(self.start_s)}-{time_text(self.stop_s)}"
-        return f"[{self.number}] {times} {_shortened(self.text, max_chars).translate(_BRACKETS)}"
+        return f"[{self.number}] {times} {_shortened(self.text, max_chars).translate(BRACKETS)}"
 
 
 def lines_of(captions: Sequence[Caption]) -> list[Line]:
@@ -50,7 +50,7 @@ def numbered(captions: Sequence[Caption]) -> list[Line]:
 
 def of_level(captions: Sequence[Caption], level: str) -> list[Caption]:
     """Return the captions of clips, of chapters, or of the whole video."""
-    return [caption for caption in captions if getattr(caption, "level", "clip") == level]
+    return [caption for caption in captions if caption.level == level]
 
 
 def time_text(seconds: float) -> str:

@@ -20,6 +20,8 @@ _STOP = {
     "when", "where", "why", "he", "she", "they", "him", "her", "his", "hers", "them", "their",
     "video", "seen", "shown", "show", "shows",
 }  # fmt: skip
+_ARTICLES = {"a", "an", "the"}
+_LETTERED = re.compile(r"\([a-h]\)")
 _SOURCE = re.compile(
     r"""\bcaption(?:s|ed)?\b | \btime\ ?stamps?\b | \bdigest\b | \[\d+\]
     | \b(?:clip|segment|frame|shot|scene|part|chunk|section|description)s?\s*(?:no\.?|number|\#|id)?\s*\[?\d+
@@ -67,9 +69,7 @@ def similarity(first: str, second: str) -> float:
 
 def same_words(first: str, second: str) -> bool:
     """Whether two answers are the same but for case, punctuation, articles and number words."""
-    return words(first) == words(second) or (
-        bool(content_words(first)) and content_words(first) == content_words(second)
-    )
+    return _bare(first) == _bare(second)
 
 
 def share_found(answer: str, text: str) -> float:
@@ -98,6 +98,13 @@ def markup(text: str) -> str | None:
     """Return what would mean something to a model's tokenizer or to our placeholders."""
     found = _MARKUP.search(text)
     return found.group(0) if found else None
+
+
+def _bare(text: str) -> list[str]:
+    """Return the words without articles; "(a)" is none."""
+    found = words(text)
+    bare = [word for word in found if word not in _ARTICLES]
+    return found if _LETTERED.search(text) or not bare else bare
 
 
 def _stem(word: str) -> str:

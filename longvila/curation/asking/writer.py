@@ -170,12 +170,12 @@ class ModelWriter:
             return asked.model_copy(update={"outcome": error.reason, "detail": error.detail})
         asked = asked.model_copy(update={"model": given.model, "usage": given.usage})
         try:
-            drafts = _drafts(request, given.text, self._config.num_options - 1, seed=video.video_id)
+            drafts = _drafts(request, given.text, self._config.num_options - 1, video.video_id)
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, ValidationError) as error:
             return asked.model_copy(
                 update={"outcome": "bad-json", "detail": f"not what was asked for: {error}"}
             )
-        return asked.model_copy(update={"drafts": tuple(drafts[: self._config.per_request])})
+        return asked.model_copy(update={"drafts": tuple(drafts)})
 
 
 def load_prompts(config: QuestionConfig) -> dict[str, Prompt]:
@@ -185,7 +185,7 @@ def load_prompts(config: QuestionConfig) -> dict[str, Prompt]:
     return {kind: load_prompt(named.get(kind, f"question-{kind.replace('_', '-')}")) for kind in kinds}
 
 
-def _drafts(request: Request, text: str, num_distractors: int, *, seed: str) -> list[Draft]:
+def _drafts(request: Request, text: str, num_distractors: int, seed: str) -> list[Draft]:
     """Read a model's answer. Raises what wrong JSON raises."""
     answer: Any = json.loads(text)
     if request.kind in ("summary", "digest"):
