@@ -30,10 +30,13 @@ from longvila.curation import (
     summaries,
     validate,
 )
+from longvila.curation.asking.outline import lines_of
+from longvila.curation.asking.steps import Told, check_settings, checker_of, write_with_model
 from longvila.curation.captioners import Captioner, Footage
 from longvila.curation.download import Downloader
 from longvila.curation.fetch import FetchedVideo
 from longvila.curation.language.opening import open_model
+from longvila.curation.language.protocol import LanguageModel
 from longvila.curation.sampling import Measures
 from longvila.curation.scan import Scan
 from longvila.media.jpeg import FrameBlob
@@ -257,20 +260,37 @@ def question_batch(
     captioned: Sequence[Caption],
     config: QuestionConfig,
     *,
+    model: LanguageModel | None = None,
+    checker: LanguageModel | None = None,
     progress: Progress = None,
 ) -> StepResult[Question]:
-    """Write the questions of every video."""
+    """Write the questions of every video, and check them by what the settings name.
+
+    ``model`` and ``checker`` stand in for the models that ``config`` names. Raises what opening or asking them
+    raises (``ConfigError``, ``InputError``, ``NetworkError``); what is done stays done.
+    """
+    model = model or (open_model(config.model, workspace) if config.model else None)
+    checker = checker or (open_model(config.checks.model, workspace) if config.checks.model else None)
+    items = _timelines(videos, scans, captioned=captioned)
+    if config.writer == "model":
+        assert model is not None
+        told = [Told(video_id=item.video_id, video=item.video, captions=item.captions) for item in items]
+        return write_with_model(workspace, told, config, model=model, checker=checker, progress=progress)
+    judging = checker_of(checker, config) if checker else None
 
     def process(item: Timeline) -> list[Question]:
         measures = scan.load_measures(workspace, item.scan)
-        return questions.write_questions(item.video, measures, item.scan.shots, item.captions, config)
+        written = questions.write_questions(item.video, measures, item.scan.shots, item.captions, config)
+        if judging is None:
+            return written
+        return judging.check(written, lines_of(item.captions), item.video.duration_s)
 
     return run_step(
         workspace,
         name="questions",
         version=questions.VERSION,
-        settings=config,
-        items=_timelines(videos, scans, captioned=captioned),
+        settings=config.decides_questions() | (check_settings(config) if judging else {}),
+        items=items,
         process=process,
         result_cls=Question,
         progress=progress,
@@ -300,6 +320,7 @@ def question_samples(
     kept: Sequence[Question],
     *,
     split: Split,
+    choice_answer: samples.ChoiceAnswer = "letter",
 ) -> Iterator[tuple[Sample, FrameBlob]]:
     """Yield the samples of one split with their frames, ready for shards."""
     scanned = {found.video_id: found for found in scans}
@@ -308,6 +329,7 @@ def question_samples(
         {video.video_id: video for video in videos},
         lambda video_id: scan.load_strip(workspace, scanned[video_id]),
         split=split,
+        choice_answer=choice_answer,
     )
 
 
