@@ -18,7 +18,7 @@ from longvila.config.recipe import Recipe
 from longvila.config.sourcing import FetchConfig
 from longvila.errors import ConfigError
 from longvila.records import VideoRecord
-from tasks import curation, datasets, fetch
+from tasks import curation, dataset_report, datasets, fetch
 from tasks.contents import BuiltDataset
 from tasks.refs import ManifestRef, WorkspaceRef, join_refs, read_records, write_batches
 from tasks.servers import LOOPBACK, open_workspace, serve_sources
@@ -46,6 +46,7 @@ def build_dataset(params: BuildParams) -> BuiltDataset:
             fetched, sources = bring_in(recipe.data, reference, address)
         result = make_datasets(recipe, reference, fetched, sources)
         remember_dataset(reference, recipe.name, result)
+        dataset_report.report_dataset(reference, recipe, result)
     check_rejections(result, recipe.data)
     return result
 

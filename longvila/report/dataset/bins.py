@@ -15,7 +15,7 @@ MAX_BARS = 12
 
 
 class Histogram:
-    """Counts numbers in classes ``[edge, next edge)``; classes without a number at either end are left out."""
+    """Counts numbers in classes ``[edge, next edge)``; empty classes at either end are left out."""
 
     def __init__(self, edges: Sequence[float], *, unit: str) -> None:
         self._edges = tuple(edges)

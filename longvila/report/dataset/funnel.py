@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -48,7 +49,8 @@ class RejectionTally:
         self.total += 1
         source = rejection.source or rejection.item_id
         source = self._names.get(source, source)
-        self._examples.setdefault((rejection.step, rejection.reason), f"{source}: {rejection.detail}")
+        detail = without_secrets(rejection.detail)
+        self._examples.setdefault((rejection.step, rejection.reason), f"{source}: {detail}")
         if counts[rejection.reason] <= LISTED_PER_REASON and len(self.listed) < LISTED:
             self.listed.append(
                 RejectedItem(
@@ -56,7 +58,7 @@ class RejectionTally:
                     item=rejection.item_id,
                     source=source,
                     reason=rejection.reason,
-                    detail=rejection.detail,
+                    detail=detail,
                 )
             )
 
@@ -67,6 +69,12 @@ class RejectionTally:
             RejectionReason(reason=reason, count=count, example=self._examples[step, reason])
             for reason, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
         )
+
+
+def without_secrets(text: str) -> str:
+    """Leave out what may be a password or a signature of an address: its user and its query."""
+    text = re.sub(r"(\b[a-z][a-z0-9+.-]*://)[^\s/@]+@", r"\1", text, flags=re.IGNORECASE)
+    return re.sub(r"(\b[a-z][a-z0-9+.-]*://[^\s?#]+)\?[^\s,;)]+", r"\1?…", text, flags=re.IGNORECASE)
 
 
 def funnel_step(step: StepOutput, *, left: int | None, rejections: RejectionTally) -> FunnelStep:

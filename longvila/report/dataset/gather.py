@@ -107,7 +107,7 @@ class _Gatherer:
             terms=self._tally.terms(),
             makers=self._tally.makers(),
             step_versions=about.step_versions,
-            settings=about.settings,
+            settings=funnel.without_secrets(about.settings),
             rejections=tuple(self._rejections.listed),
             num_rejections=self._rejections.total,
         )
@@ -219,7 +219,7 @@ class _Gatherer:
             source=rejected.source or rejected.item_id,
             kept=self._kept[twin].source_id if twin else "",
             reason=rejected.reason,
-            detail=rejected.detail,
+            detail=funnel.without_secrets(rejected.detail),
             picture=pictures[0],
             kept_picture=pictures[1],
         )
@@ -289,12 +289,12 @@ def stage_cost(step: StepOutput, stats: Sequence[Record], usage: Usage) -> Stage
 
 def judge_splits(found: SplitReport) -> Verdict:
     """Training and held-out videos share no picture."""
-    nearest = "none compared" if found.nearest_distance is None else f"nearest {found.nearest_distance} bits"
+    nearest = "none" if found.nearest_distance is None else f"nearest {found.nearest_distance} bits"
     return Verdict(
         claim="Training and held-out videos share no picture",
         passed=not found.shared,
-        evidence=f"{found.num_heldout_pictures} × {found.num_train_pictures} pictures, {nearest} of 64 apart, "
-        f"more than {found.max_distance} asked for",
+        evidence=f"{found.num_heldout_pictures} × {found.num_train_pictures} pictures, {nearest} of 64; "
+        f"up to {found.max_distance} counts as the same",
     )
 
 

@@ -30,7 +30,7 @@ def render_build_report(report: BuildReport) -> str:
 
 
 def report_json(report: BuildReport) -> str:
-    """Return what the page shows as JSON, pictures and dates of making left out: the same build, the same text."""
+    """Return what the page shows as JSON, without pictures and date: the same build gives the same text."""
     return json.dumps(_plain(report.model_dump(mode="json")), indent=1, ensure_ascii=False) + "\n"
 
 
