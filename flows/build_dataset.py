@@ -17,7 +17,7 @@ from flows.state import check_rejections, remember_dataset, source_marks
 from longvila.config.data import DataConfig
 from longvila.config.sourcing import FetchConfig
 from longvila.records import VideoRecord
-from tasks import curation, datasets, fetch
+from tasks import curation, dataset_report, datasets, fetch
 from tasks.contents import BuiltDataset
 from tasks.refs import ManifestRef, WorkspaceRef, join_refs, read_records, write_batch
 from tasks.servers import LOOPBACK, open_workspace, serve_sources
@@ -40,6 +40,7 @@ def build_dataset(params: BuildParams) -> BuiltDataset:
             fetched, sources = bring_in(runner, data, reference, address)
             result = make_datasets(runner, data, reference, fetched, sources)
         remember_dataset(reference, recipe.name, result)
+        dataset_report.report_dataset(reference, recipe, result)
     check_rejections(result, data)
     return result
 
