@@ -16,9 +16,10 @@ from flows.state import check_rejections, remember_dataset, source_marks
 from longvila.config.data import DataConfig
 from longvila.config.recipe import Recipe
 from longvila.config.sourcing import FetchConfig
+from longvila.curation.duplicates.lists import is_source_list
 from longvila.errors import ConfigError
 from longvila.records import VideoRecord
-from tasks import curation, datasets, fetch
+from tasks import curation, datasets, duplicates, fetch
 from tasks.contents import BuiltDataset
 from tasks.refs import ManifestRef, WorkspaceRef, join_refs, read_records, write_batches
 from tasks.servers import LOOPBACK, open_workspace, serve_sources
@@ -42,9 +43,10 @@ def build_dataset(params: BuildParams) -> BuiltDataset:
             f"Recipe {recipe.name!r} has no data section: its stages name shards that exist already."
         )
     with open_workspace(params.workspace, params.storage) as reference:
+        evaluation = protect(recipe.data, reference)
         with serve_sources(recipe.data.sources) as address:
             fetched, sources = bring_in(recipe.data, reference, address)
-        result = make_datasets(recipe, reference, fetched, sources)
+        result = make_datasets(recipe, reference, fetched, sources, evaluation)
         remember_dataset(reference, recipe.name, result)
     check_rejections(result, recipe.data)
     return result
@@ -61,8 +63,39 @@ def bring_in(
     ), sources
 
 
+def protect(data: DataConfig, reference: WorkspaceRef) -> list[ManifestRef]:
+    """What is known of the evaluation videos: their names, and the fingerprints of those that are there."""
+    known: list[ManifestRef] = []
+    for name in data.dedup.evaluation_lists:
+        listed = duplicates.list_evaluation(reference, name)
+        known.append(listed)
+        if is_source_list(name):
+            known += fingerprint_list(data, reference, name, listed)
+    return known
+
+
+def fingerprint_list(
+    data: DataConfig, reference: WorkspaceRef, name: str, listed: ManifestRef
+) -> list[ManifestRef]:
+    """Fetch, check and fingerprint the videos of one evaluation list."""
+    with serve_sources(name) as address:
+        sources = fetch.list_sources(reference, name, data.batch_size)
+        config = allow_loopback(data.fetch) if address else data.fetch
+        fetched = over_batches(
+            fetch.fetch_batch, reference, sources, over="sources", config=config, base=address
+        )
+    checked = over_batches(fetch.validate_batch, reference, fetched, over="fetched", config=data.validation)
+    found = over_batches(duplicates.fingerprint_batch, reference, checked, over="videos", listed=listed)
+    duplicates.warn_of_unread(reference, [*fetched, *checked, *found])
+    return found
+
+
 def make_datasets(
-    recipe: Recipe, reference: WorkspaceRef, fetched: Sequence[ManifestRef], sources: Sequence[ManifestRef]
+    recipe: Recipe,
+    reference: WorkspaceRef,
+    fetched: Sequence[ManifestRef],
+    sources: Sequence[ManifestRef],
+    evaluation: Sequence[ManifestRef] = (),
 ) -> BuiltDataset:
     """Everything from fetched files to verified shards."""
     data = recipe.data
@@ -71,7 +104,10 @@ def make_datasets(
     everything = over_batches(
         curation.scan_batch, reference, checked, over="videos", shots=data.shots, frames=data.frames
     )
-    kept = curation.dedup_all(reference, list(checked), list(everything), data.dedup)
+    pairs = duplicates.find_duplicates(
+        reference, list(checked), list(everything), data.dedup, list(evaluation), list(sources)
+    )
+    kept = curation.dedup_all(reference, list(checked), list(everything), pairs)
     scans = split_scans(reference, kept, everything, data)
     curation.check_splits(reference, kept, scans, data.dedup)
     clips = over_batches(curation.make_clips, reference, scans, over="scans", videos=kept, config=data.clips)
@@ -101,6 +137,7 @@ def make_datasets(
         questions=questions,
         steps=tuple(steps),
         rejections=(*fetched, *checked, *everything, kept, *clips, *captions, *asked, questions),
+        duplicates=pairs,
         num_rejected_sources=sum(step.num_rejections for step in steps[:4]),
         reused=all(step.reused for step in steps) and all(ref.reused for ref in written),
     )
