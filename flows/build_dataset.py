@@ -16,8 +16,9 @@ from flows.runners import batch_runner, over_batches
 from flows.state import check_rejections, remember_dataset, source_marks
 from longvila.config.data import DataConfig
 from longvila.config.sourcing import FetchConfig
+from longvila.curation.duplicates.lists import is_source_list
 from longvila.records import VideoRecord
-from tasks import curation, dataset_report, datasets, fetch
+from tasks import curation, dataset_report, datasets, duplicates, fetch
 from tasks.contents import BuiltDataset
 from tasks.refs import ManifestRef, WorkspaceRef, join_refs, read_records, write_batch
 from tasks.servers import LOOPBACK, open_workspace, serve_sources
@@ -36,9 +37,11 @@ def build_dataset(params: BuildParams) -> BuiltDataset:
     recipe = check_build(params)
     data = recipe.data
     with open_workspace(params.workspace, params.storage) as reference:
-        with serve_sources(data.sources) as address, batch_runner(data.runner) as runner:
-            fetched, sources = bring_in(runner, data, reference, address)
-            result = make_datasets(runner, data, reference, fetched, sources)
+        with batch_runner(data.runner) as runner:
+            evaluation = protect(runner, data, reference)
+            with serve_sources(data.sources) as address:
+                fetched, sources = bring_in(runner, data, reference, address)
+            result = make_datasets(runner, data, reference, fetched, sources, evaluation)
         remember_dataset(reference, recipe.name, result)
         dataset_report.report_dataset(reference, recipe, result)
     check_rejections(result, data)
@@ -55,21 +58,54 @@ def bring_in(
     return over_batches(runner, fetch.fetch_batch, reference, over, config=config, base=address), sources
 
 
+def protect(runner: TaskRunner[Any], data: DataConfig, reference: WorkspaceRef) -> list[ManifestRef]:
+    """What is known of the evaluation videos: their names, and the fingerprints of those that are there."""
+    known: list[ManifestRef] = []
+    for name in data.dedup.evaluation_lists:
+        listed = duplicates.list_evaluation(reference, name)
+        known.append(listed)
+        if is_source_list(name):
+            known += fingerprint_list(runner, data, reference, name, listed)
+    return known
+
+
+def fingerprint_list(
+    runner: TaskRunner[Any], data: DataConfig, reference: WorkspaceRef, name: str, listed: ManifestRef
+) -> list[ManifestRef]:
+    """Fetch, check and fingerprint the videos of one evaluation list."""
+
+    def each(task: Any, over: Mapping[str, Sequence[ManifestRef]], **same: Any) -> list[ManifestRef]:
+        return over_batches(runner, task, reference, over, **same)
+
+    with serve_sources(name) as address:
+        sources = fetch.list_sources(reference, name, data.batch_size)
+        config = allow_loopback(data.fetch) if address else data.fetch
+        fetched = each(fetch.fetch_batch, {"sources": sources}, config=config, base=address)
+    checked = each(fetch.validate_batch, {"fetched": fetched}, config=data.validation)
+    found = each(duplicates.fingerprint_batch, {"videos": checked}, listed=listed)
+    duplicates.warn_of_unread(reference, [*fetched, *checked, *found])
+    return found
+
+
 def make_datasets(
     runner: TaskRunner[Any],
     data: DataConfig,
     reference: WorkspaceRef,
     fetched: Sequence[ManifestRef],
     sources: Sequence[ManifestRef],
+    evaluation: Sequence[ManifestRef] = (),
 ) -> BuiltDataset:
-    """Everything from fetched files to verified shards."""
+    """Everything from fetched files to verified shards. ``evaluation``: what the set must not show."""
 
     def each(task: Any, over: Mapping[str, Sequence[ManifestRef]], **same: Any) -> list[ManifestRef]:
         return over_batches(runner, task, reference, over, **same)
 
     checked = each(fetch.validate_batch, {"fetched": fetched}, config=data.validation)
     everything = each(curation.scan_batch, {"videos": checked}, shots=data.shots, frames=data.frames)
-    kept = curation.dedup_all(reference, list(checked), list(everything), data.dedup)
+    pairs = duplicates.find_duplicates(
+        reference, list(checked), list(everything), data.dedup, list(evaluation), list(sources)
+    )
+    kept = curation.dedup_all(reference, list(checked), list(everything), pairs)
     batches = kept_batches(reference, kept, everything)
     curation.check_splits(reference, kept, list(batches["scans"]), data.dedup)
     clips = each(curation.make_clips, batches, config=data.clips)
@@ -96,6 +132,7 @@ def make_datasets(
             for step in (fetched, checked, everything, [kept], clips, *said.values(), asked, [questions])
             for ref in step
         ),
+        duplicates=pairs,
         num_rejected_sources=sum(step.num_rejections for step in steps[:4]),
         reused=all(step.reused for step in steps) and all(ref.reused for ref in written),
     )

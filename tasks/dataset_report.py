@@ -11,8 +11,9 @@ from prefect import task
 from longvila.config.load import dump_settings
 from longvila.config.model import Settings
 from longvila.config.recipe import DataRecipe
-from longvila.curation import captions, clips, dedup, fetch, filters, questions, scan, validate
-from longvila.curation.dedup import SplitReport
+from longvila.curation import captions, clips, fetch, filters, questions, scan, validate
+from longvila.curation.duplicates import steps as duplicates
+from longvila.curation.duplicates.splits import SplitReport
 from longvila.curation.scan import Scan
 from longvila.data import open_index
 from longvila.report.dataset import (
@@ -41,7 +42,7 @@ STEP_VERSIONS = {
     "fetch": fetch.VERSION,
     "validate": validate.VERSION,
     "scan": scan.VERSION,
-    "dedup": dedup.VERSION,
+    "dedup": duplicates.VERSION,
     "clips": clips.VERSION,
     "captions": captions.VERSION,
     "questions": questions.VERSION,
@@ -106,7 +107,8 @@ def outputs_of(dataset: BuiltDataset) -> BuildOutputs:
     for ref in dataset.rejections or dataset.steps:
         batches.setdefault(ref.step, []).append(_batch(ref))
     steps = tuple(StepOutput(step=step, batches=tuple(refs)) for step, refs in batches.items())
-    return BuildOutputs(steps=steps, datasets=dataset.datasets)
+    pairs = dataset.duplicates.key if dataset.duplicates else ""
+    return BuildOutputs(steps=steps, datasets=dataset.datasets, duplicates=pairs)
 
 
 def _batch(ref: ManifestRef) -> Batch:
@@ -142,7 +144,7 @@ def _made_from(workspace: Workspace, dataset: BuiltDataset) -> dict[str, object]
 def _split_report(workspace: Workspace, recipe: DataRecipe, dataset: BuiltDataset) -> SplitReport | None:
     """What the comparison of the splits found; none where it left no marker."""
     scans = read_records(workspace, dataset.scans, Scan)
-    mark = mark_for("check-splits", dedup.VERSION, recipe.data.dedup, [found.scan_id for found in scans])
+    mark = mark_for("check-splits", duplicates.VERSION, recipe.data.dedup, [found.scan_id for found in scans])
     found = mark.read(workspace, SplitReport)
     return found if isinstance(found, SplitReport) else None
 

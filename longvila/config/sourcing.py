@@ -41,13 +41,30 @@ class ValidateConfig(Settings):
 
 
 class DedupConfig(Settings):
-    """Near-duplicate detection by perceptual hashes of sampled frames."""
+    """What counts as a duplicate, by perceptual fingerprints of the whole time line."""
 
-    near: bool = Field(default=True, description="false: only files that are the same byte for byte")
-    frames_per_s: float = Field(default=1.0, gt=0)
+    near: bool = Field(
+        default=True, description="false: copies among training videos stay, but for files that are the same"
+    )
+    frames_per_s: float = Field(
+        default=1.0, gt=0, description="pictures per second by which a training video is looked up, at most 4"
+    )
     max_distance: int = Field(
-        default=8, ge=0, description="Hamming distance of two 64-bit hashes that count as the same picture"
+        default=12,
+        ge=0,
+        le=20,
+        description="bits of 64 in which two pictures at matching times may differ and be the same",
     )
     max_share: float = Field(
-        default=0.3, gt=0, le=1, description="share of a video's frames found in another that rejects it"
+        default=0.3, gt=0, le=1, description="share of a video found in others that rejects it"
+    )
+    leak_passage_s: float = Field(
+        default=3.0,
+        gt=0,
+        description="so long a passage in common with a held-out or evaluation video rejects a training one",
+    )
+    evaluation_lists: tuple[str, ...] = Field(
+        default=(),
+        description="what the training videos must not show: source lists, files of fingerprints "
+        "(longvila task run fingerprint_videos), or text files with one id or URL per line",
     )

@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from longvila.config.footage import FramesConfig, ShotConfig
+from longvila.curation.duplicates.fingerprint import Fingerprint, Fingerprinter
+from longvila.curation.duplicates.store import store_fingerprint
 from longvila.curation.sampling import SAMPLES_PER_S, Measures, Sampler
 from longvila.curation.shots import Cut, ShotFinder, make_shots
 from longvila.errors import InputError
@@ -23,7 +25,7 @@ from longvila.media.probe import probe
 from longvila.records import Record, Shot, Split, VideoRecord, content_id
 from longvila.storage import Workspace
 
-VERSION = 1
+VERSION = 2
 THUMBS_PER_S = 1.0
 _LONG_SIDE = 160  # of the picture in which shots and motion are looked for
 _THUMB_HEIGHT = 90
@@ -37,6 +39,7 @@ class Scan(Record):
     video_id: str
     split: Split
     key: str
+    fingerprint_key: str
     num_samples: int
     num_frames: int
     frames_fps: float
@@ -65,6 +68,7 @@ class Scanned:
     measures: Measures
     strip: FrameStrip
     thumbs: FrameStrip
+    fingerprint: Fingerprint
     cuts: list[Cut]
     duration_s: float
 
@@ -76,7 +80,7 @@ def scan_video(path: Path, *, shots: ShotConfig, frames: FramesConfig) -> Scanne
     scale = _LONG_SIDE / max(facts.width, facts.height)
     small = (max(8, round(facts.height * scale)), max(8, round(facts.width * scale)))
     thumb = (_THUMB_HEIGHT, max(2, round(_THUMB_HEIGHT * facts.width / facts.height)))
-    sampler = Sampler()
+    sampler, fingerprinter = Sampler(), Fingerprinter()
     strip = _Strip(sample_times(facts.duration_s, frames.fps), quality=frames.jpeg_quality)
     thumbs = _Strip(sample_times(facts.duration_s, THUMBS_PER_S), quality=_THUMB_QUALITY)
     sample_times_s = sample_times(facts.duration_s, SAMPLES_PER_S)
@@ -90,12 +94,18 @@ def scan_video(path: Path, *, shots: ShotConfig, frames: FramesConfig) -> Scanne
         grey_HW = finder.add(ticks, np.ascontiguousarray(picture))
         for _ in range(due[0][index]):
             sampler.add(picture, grey_HW)
+            fingerprinter.add(grey_HW)
         if due[1][index]:
             strip.add(to_picture(frame, facts.rotation, (frames.size, frames.size)), times=due[1][index])
         if due[2][index]:
             thumbs.add(to_picture(frame, facts.rotation, thumb), times=due[2][index])
     return Scanned(
-        sampler.measures(sample_times_s), strip.strip(), thumbs.strip(), finder.cuts(), facts.duration_s
+        sampler.measures(sample_times_s),
+        strip.strip(),
+        thumbs.strip(),
+        fingerprinter.fingerprint(),
+        finder.cuts(),
+        facts.duration_s,
     )
 
 
@@ -105,12 +115,14 @@ def store_scan(
     """Write a scan's arrays to the workspace and return the record that names them."""
     scan_id = content_id("scan", VERSION, video.video_id, shots.model_dump(), frames.model_dump())
     key = f"scans/{video.video_id}-{scan_id}.npz"
+    fingerprint_key = store_fingerprint(workspace.storage, video.video_id, scanned.fingerprint)
     workspace.storage.put_bytes(key, _dump(scanned))
     return Scan(
         scan_id=scan_id,
         video_id=video.video_id,
         split=video.split,
         key=key,
+        fingerprint_key=fingerprint_key,
         num_samples=len(scanned.measures.times_s),
         num_frames=scanned.strip.blob.num_frames,
         frames_fps=frames.fps,
