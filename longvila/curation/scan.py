@@ -11,13 +11,16 @@ import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from longvila.config.footage import FramesConfig, ShotConfig
 from longvila.curation.duplicates.fingerprint import Fingerprint, Fingerprinter
 from longvila.curation.duplicates.store import store_fingerprint
 from longvila.curation.sampling import SAMPLES_PER_S, Measures, Sampler
-from longvila.curation.shots import Cut, ShotFinder, make_shots
+from longvila.curation.shot_detection.making import make_detector
+from longvila.curation.shot_detection.pictures import small_picture
+from longvila.curation.shots import Cut, cut_times, make_shots
 from longvila.errors import InputError
 from longvila.media.decode import decode_all, sample_times, to_picture
 from longvila.media.jpeg import FrameBlob, pack_frames
@@ -27,7 +30,7 @@ from longvila.storage import Workspace
 
 VERSION = 2
 THUMBS_PER_S = 1.0
-_LONG_SIDE = 160  # of the picture in which shots and motion are looked for
+_LONG_SIDE = 160  # of the picture in which light, colours and motion are measured
 _THUMB_HEIGHT = 90
 _THUMB_QUALITY = 80
 
@@ -76,7 +79,7 @@ class Scanned:
 def scan_video(path: Path, *, shots: ShotConfig, frames: FramesConfig) -> Scanned:
     """Decode a video once. Raises ``ItemError`` where it cannot be decoded."""
     facts = probe(path)
-    finder = ShotFinder(shots, fps=facts.fps, time_base=facts.time_base)
+    detector = make_detector(shots, facts)
     scale = _LONG_SIDE / max(facts.width, facts.height)
     small = (max(8, round(facts.height * scale)), max(8, round(facts.width * scale)))
     thumb = (_THUMB_HEIGHT, max(2, round(_THUMB_HEIGHT * facts.width / facts.height)))
@@ -89,12 +92,13 @@ def scan_video(path: Path, *, shots: ShotConfig, frames: FramesConfig) -> Scanne
         for times_s in (sample_times_s, strip.times_s, thumbs.times_s)
     ]
     for index, (_, frame) in enumerate(decode_all(path, facts)):
-        picture = to_picture(frame, facts.rotation, small, layout="bgr24")
-        ticks = int(facts.pts[index] - facts.pts[0])
-        grey_HW = finder.add(ticks, np.ascontiguousarray(picture))
-        for _ in range(due[0][index]):
-            sampler.add(picture, grey_HW)
-            fingerprinter.add(grey_HW)
+        detector.add(small_picture(frame, facts.rotation, detector.picture_shape))
+        if due[0][index]:
+            picture = np.ascontiguousarray(to_picture(frame, facts.rotation, small, layout="bgr24"))
+            grey_HW = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+            for _ in range(due[0][index]):
+                sampler.add(picture, grey_HW)
+                fingerprinter.add(grey_HW)
         if due[1][index]:
             strip.add(to_picture(frame, facts.rotation, (frames.size, frames.size)), times=due[1][index])
         if due[2][index]:
@@ -104,7 +108,7 @@ def scan_video(path: Path, *, shots: ShotConfig, frames: FramesConfig) -> Scanne
         strip.strip(),
         thumbs.strip(),
         fingerprinter.fingerprint(),
-        finder.cuts(),
+        cut_times(detector.boundaries(), facts.times_s),
         facts.duration_s,
     )
 
