@@ -25,6 +25,7 @@ from tasks.servers import LOOPBACK, open_workspace, serve_sources
 
 logger = logging.getLogger(__name__)
 BATCHES_AT_ONCE = 2
+OWN_SERVER_REQUESTS_S = 1000.0
 
 
 @flow(
@@ -54,8 +55,10 @@ def bring_in(
     data: DataConfig, reference: WorkspaceRef, address: str | None
 ) -> tuple[list[ManifestRef], list[ManifestRef]]:
     """Fetch all sources; ``address`` is where those with relative addresses are served."""
-    sources = fetch.list_sources(reference, data.sources, data.batch_size)
-    config = allow_loopback(data.fetch) if address else data.fetch
+    sources = fetch.list_sources(reference, data.sources, data.batch_size, data.fetch)
+    config = allow_loopback(data.fetch, address) if address else data.fetch
+    if config.max_total_bytes:
+        return fetch.fetch_in_order(reference, sources, config, address), sources
     return over_batches(
         fetch.fetch_batch, reference, sources, over="sources", config=config, base=address
     ), sources
@@ -89,7 +92,7 @@ def make_datasets(
     )
     questions = curation.filter_questions(reference, kept, asked)
     written = write_all_shards(recipe, reference, kept, scans, questions)
-    steps = [join_refs(step) for step in (fetched, checked, everything)] + [kept]
+    steps = [join_refs(step) for step in (sources, fetched, checked, everything)] + [kept]
     steps += [join_refs(step) for step in (clips, captions, asked)] + [questions]
     workspace = reference.open()
     return BuiltDataset(
@@ -100,9 +103,9 @@ def make_datasets(
         captions=tuple(captions),
         questions=questions,
         steps=tuple(steps),
-        rejections=(*fetched, *checked, *everything, kept, *clips, *captions, *asked, questions),
-        num_rejected_sources=sum(step.num_rejections for step in steps[:4]),
-        reused=all(step.reused for step in steps) and all(ref.reused for ref in written),
+        rejections=(*sources, *fetched, *checked, *everything, kept, *clips, *captions, *asked, questions),
+        num_rejected_sources=sum(step.num_rejections for step in steps[:5]),
+        reused=all(step.reused for step in steps[1:]) and all(ref.reused for ref in written),
     )
 
 
@@ -154,7 +157,8 @@ def over_batches(
     return [future.result() for future in futures]
 
 
-def allow_loopback(config: FetchConfig) -> FetchConfig:
-    """The same limits, with the demo's own server allowed by name."""
+def allow_loopback(config: FetchConfig, address: str) -> FetchConfig:
+    """The same limits, with the flow's own server allowed by name, and as fast as it can."""
     hosts = tuple(dict.fromkeys((*config.allow_private_hosts, LOOPBACK)))
-    return config.model_copy(update={"allow_private_hosts": hosts})
+    rates = {address.partition("://")[2]: OWN_SERVER_REQUESTS_S} | config.host_rates
+    return config.model_copy(update={"allow_private_hosts": hosts, "host_rates": rates})
