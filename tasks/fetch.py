@@ -17,7 +17,7 @@ from longvila.curation.listing import Listing
 from longvila.records import Rejection, Source, VideoRecord
 from longvila.storage import Workspace, run_step, write_manifest
 from tasks.artifacts import MAX_ROWS, add_table
-from tasks.policy import HOUR_S, NETWORK_DELAYS, is_transient
+from tasks.policy import HOUR_S, NETWORK_DELAYS, in_flow_or_plain, is_transient
 from tasks.progress import StepProgress
 from tasks.refs import ManifestRef, WorkspaceRef, read_records, read_rejections, step_ref, write_batches
 
@@ -104,7 +104,7 @@ def fetch_in_order(
     """Fetch batches one after another: with ``max_total_bytes`` what fits depends on those before."""
     opened, done, used_bytes = workspace.open(), [], 0
     for batch in batches:
-        done.append(fetch_batch(workspace, batch, config, base, used_bytes))
+        done.append(in_flow_or_plain(fetch_batch)(workspace, batch, config, base, used_bytes))
         used_bytes += sum(found.size_bytes for found in read_records(opened, done[-1], FetchedVideo))
         if any(item.reason == FULL for item in read_rejections(opened, done[-1:])):
             used_bytes = config.max_total_bytes or used_bytes

@@ -7,8 +7,9 @@ logged, or written where others read, goes through ``redacted`` or ``public``.
 from __future__ import annotations
 
 import hashlib
+import posixpath
 import re
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from urllib.parse import parse_qsl, quote, unquote, urlencode
 
 FETCHED_SCHEMES = ("http", "https", "s3", "file")
@@ -59,9 +60,8 @@ def stem_of(url: str) -> str:
         path = re.split(r"[?#]", url.partition("://")[2], maxsplit=1)[0].partition("/")[2]
     else:
         path = path_of(url)
-    stem = PurePosixPath(path).stem
-    plain = "".join(letter if letter.isalnum() and letter.isascii() else "-" for letter in stem)
-    return plain[:80] or "source"
+    stem = posixpath.splitext(path.rstrip("/").rpartition("/")[2])[0]
+    return re.sub(r"[^A-Za-z0-9]", "-", stem)[:80] or "source"
 
 
 def redacted(url: str) -> str:
@@ -123,7 +123,7 @@ def _split(url: str) -> tuple[str, str]:
 
 
 def _parameters(query: str) -> list[tuple[str, str]]:
-    return parse_qsl(query, keep_blank_values=True, errors="replace")
+    return parse_qsl(query, keep_blank_values=True, errors="replace") if query else []
 
 
 def _is_open(name: str, value: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import logging
 import ssl
 import threading
 from collections.abc import Iterator
@@ -40,6 +41,7 @@ class Connections:
     """Guarded connections, direct or through the proxies that the environment names."""
 
     def __init__(self, guard: Guard, *, timeout_s: float) -> None:
+        logging.getLogger("httpcore").setLevel(logging.INFO)  # at DEBUG it writes headers, and so redirects
         self._guard = guard
         self._timeouts = dict.fromkeys(("connect", "read", "write"), timeout_s)
         self._lock = threading.Lock()
@@ -67,7 +69,7 @@ class Connections:
         try:
             with (
                 _network_errors(),
-                pool.stream("GET", target, headers=sent, extensions={"timeout": self._timeouts}) as response,
+                pool.stream("GET", target, headers=list(sent.items()), extensions={"timeout": self._timeouts}) as response,
             ):
                 yield Answer(response)
         except NetworkError as error:
@@ -109,11 +111,19 @@ def parse_url(url: str) -> httpx.URL:
     """Read an HTTP address, spaces and letters of all scripts allowed. Raises ``ItemError`` bad-url."""
     try:
         parsed = httpx.URL(url)
-        if parsed.scheme in _PORTS and parsed.host and parsed.raw_host:
+        if parsed.scheme in _PORTS and parsed.raw_host and b"%" not in parsed.raw_host:
             return parsed
     except (httpx.InvalidURL, UnicodeError, ValueError) as error:
         raise ItemError("bad-url", f"{redacted(url)} is not an address that can be fetched") from error
     raise ItemError("bad-url", f"{redacted(url)} is not an HTTP address")
+
+
+def join_url(base: httpx.URL, location: str) -> httpx.URL:
+    """Where a redirect leads. Raises ``ItemError`` bad-url."""
+    try:
+        return parse_url(str(base.join(location)))
+    except (httpx.InvalidURL, UnicodeError, ValueError) as error:
+        raise ItemError("bad-url", f"{redacted(str(base))} redirects to what is no address") from error
 
 
 def origin(url: httpx.URL) -> tuple[str, str, int]:

@@ -14,11 +14,10 @@ import re
 import time
 from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urljoin
 
 from longvila.config.addresses import redacted
 from longvila.config.sourcing import FetchConfig
-from longvila.curation.connections import Answer, Connections, basic_auth, origin, parse_url
+from longvila.curation.connections import Answer, Connections, basic_auth, join_url, origin, parse_url
 from longvila.curation.guard import Guard
 from longvila.curation.pace import Pacer
 from longvila.curation.partial import Limits, Partial, too_large
@@ -103,7 +102,7 @@ class Downloader:
             auth = basic_auth(first) if origin(current) == origin(first) else {}
             with self._connections.get(current, headers | auth) as answer:
                 if answer.status in _REDIRECTS and answer.headers.get("location"):
-                    current = parse_url(urljoin(str(current), answer.headers["location"]))
+                    current = join_url(current, answer.headers["location"])
                     continue
                 self._receive(answer, current.host, origin(current)[2], url, partial, limits)
                 return

@@ -185,7 +185,7 @@ def _bad_name(path: str) -> tuple[str, str] | None:
         path.encode()
     except UnicodeEncodeError:
         return "bad-name", "the name is not UTF-8 text. Rename the file"
-    if any(ord(letter) < 32 or ord(letter) == 127 for letter in path):
+    if re.search(r"[\x00-\x1f\x7f]", path):
         return "bad-name", "the name holds control characters. Rename the file"
     return None
 

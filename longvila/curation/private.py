@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TextIO
 
@@ -36,7 +36,7 @@ def whole_addresses(workspace: Workspace, key: str) -> dict[str, str]:
         return {}
 
 
-def with_whole_address(source: Source, known: dict[str, str]) -> Source:
+def with_whole_address(source: Source, known: Mapping[str, str]) -> Source:
     """The source as it is fetched. Raises ``ItemError`` when the secret part is kept on another machine."""
     if not is_partial(source.url):
         return source

@@ -15,6 +15,7 @@ from longvila.records import Source, Split, content_id
 
 MAX_URL = 8192
 MAX_TEXT = 4096
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 
 def list_table(listing: Listing, entry: TableEntry, defaults: SourceDefaults, *, path: Path) -> None:
@@ -93,7 +94,7 @@ def _address(value: str, shared: TableEntry) -> str:
     url = f"{shared.url_prefix}{value}"
     if not value:
         raise ValueError("it has no url")
-    if any(ord(letter) < 32 or ord(letter) == 127 for letter in url):
+    if _CONTROL.search(url):
         raise ValueError("its url holds control characters")
     scheme = scheme_of(url)
     if "://" in url and scheme not in FETCHED_SCHEMES:
