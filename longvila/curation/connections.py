@@ -65,11 +65,11 @@ class Connections:
         target = httpcore.URL(
             scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path or b"/"
         )
-        pool = self._pool(url)
+        pool, limits = self._pool(url), {"timeout": self._timeouts}
         try:
             with (
                 _network_errors(),
-                pool.stream("GET", target, headers=list(sent.items()), extensions={"timeout": self._timeouts}) as response,
+                pool.stream("GET", target, headers=list(sent.items()), extensions=limits) as response,
             ):
                 yield Answer(response)
         except NetworkError as error:

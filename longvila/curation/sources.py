@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from longvila.config.addresses import FETCHED_SCHEMES, path_of, redacted, resolve_url, scheme_of
 from longvila.config.sources import SourceList, TableEntry, entry_sources, read_source_list, source_list_path
@@ -11,7 +14,7 @@ from longvila.curation.folders import list_folder
 from longvila.curation.listing import Listing
 from longvila.curation.tables import list_table
 from longvila.errors import ConfigError, InputError, ItemError, NetworkError
-from longvila.records import Source, content_id
+from longvila.records import Source
 
 
 def list_sources(name_or_path: str | Path, *, scratch: Path, config: FetchConfig | None = None) -> Listing:
@@ -31,8 +34,8 @@ def list_sources(name_or_path: str | Path, *, scratch: Path, config: FetchConfig
     for folder in listed.folders:
         list_folder(listing, folder, listed.defaults, base=base)
     for table in listed.tables:
-        local = _local_table(table, base, scratch, config or FetchConfig())
-        list_table(listing, table, listed.defaults, path=local)
+        with _local_table(table, base, scratch, config or FetchConfig()) as local:
+            list_table(listing, table, listed.defaults, path=local)
     if not listing.sources:
         first = f" The first is {listing.rejections[0].detail}" if listing.rejections else ""
         raise InputError(
@@ -73,20 +76,22 @@ def _checked(listed: SourceList, path: Path) -> list[Source]:
     return sources
 
 
-def _local_table(table: TableEntry, base: Path, scratch: Path, config: FetchConfig) -> Path:
-    """Return a local file with the table's content."""
+@contextmanager
+def _local_table(table: TableEntry, base: Path, scratch: Path, config: FetchConfig) -> Iterator[Path]:
+    """Give a local file with the table's content; what was fetched may hold secrets and is removed again."""
     if scheme_of(table.url) in ("", "file"):
         path = base / Path(path_of(table.url)).expanduser()
         if not path.is_file():
             raise InputError(f"There is no table {path}. Check tables.url of the source list.")
-        return path
+        yield path
+        return
     from longvila.curation.fetch import download_to
 
-    local = scratch / f"{content_id(table.url)}-{Path(path_of(table.url)).name[-80:] or 'table'}"
-    try:
-        local.unlink(missing_ok=True)  # tables grow: what was fetched earlier is old
-        download_to(table.url, local, config=config)
-    except ItemError as error:
-        raised = NetworkError if error.reason in ("unreachable", "too-slow") else InputError
-        raise raised(f"The table {redacted(table.url)} cannot be fetched: {error.detail}") from error
-    return local
+    with TemporaryDirectory(dir=scratch) as folder:
+        local = Path(folder) / (Path(path_of(table.url)).name[-80:] or "table")
+        try:
+            download_to(table.url, local, config=config)
+        except ItemError as error:
+            raised = NetworkError if error.reason in ("unreachable", "too-slow") else InputError
+            raise raised(f"The table {redacted(table.url)} cannot be fetched: {error.detail}") from error
+        yield local

@@ -144,34 +144,32 @@ def _csv_rows(
     again = _Again(lines)
     first = next((line for line in again if line.strip()), "")
     delimiter = delimiter or _delimiter_of(first, columns.url or "url")
-    header = [cell.strip() for cell in next(csv.reader([first], delimiter=delimiter), [])]
+    header = _header_cells(first, delimiter)
     places = {field: header.index(column) for field, column in choose_columns(header, columns, name).items()}
     again.done()
-    for place, cells, problem in _records(again, delimiter):
-        if problem:
-            yield Row(place, {}, problem)
-        elif len(cells) != len(header):
-            words = f"it has {len(cells)} fields, the first line names {len(header)}"
-            yield Row(place, {}, f"{words}: a quote or a delimiter is missing or too many")
-        else:
-            yield Row(place, {field: cells[index] for field, index in places.items()})
+    for place, cells, problem in _records(again, delimiter, len(header)):
+        yield Row(place, {field: cells[index] for field, index in places.items()} if cells else {}, problem)
 
 
-def _records(again: _Again, delimiter: str) -> Iterator[tuple[str, list[str], str]]:
+def _records(again: _Again, delimiter: str, num_fields: int) -> Iterator[tuple[str, list[str], str]]:
     """Yield (place, cells, problem); after a problem, reading begins anew in the next line."""
     while True:
         reader = csv.reader(again, delimiter=delimiter, strict=True)
         try:
             for cells in reader:
+                if cells and len(cells) != num_fields:
+                    problem = f"it has {len(cells)} fields, the first line names {num_fields}"
+                    break
                 place = f"line {again.number}"
                 again.done()
-                if cells and (len(cells) > 1 or cells[0].strip()):
+                if cells:
                     yield place, cells, ""
-            return
+            else:
+                return
         except RowTooLong:
             problem = "a quote is opened and not closed"
         except csv.Error as error:
-            problem = str(error).replace("unexpected end of data", "a quote is opened and not closed")
+            problem = f"its quotes do not match ({error})"
         place = f"line {again.number}"
         again.give_up()
         yield place, [], problem
@@ -181,10 +179,17 @@ def _delimiter_of(first: str, url_column: str) -> str:
     """The delimiter with which the first line names the column of addresses, and most others."""
 
     def fitness(delimiter: str) -> tuple[bool, int]:
-        cells = [cell.strip() for cell in next(csv.reader([first], delimiter=delimiter), [])]
+        cells = _header_cells(first, delimiter)
         return url_column in cells, len(cells)
 
     return max(_DELIMITERS, key=fitness)
+
+
+def _header_cells(first: str, delimiter: str) -> list[str]:
+    try:
+        return [cell.strip() for cell in next(csv.reader([first], delimiter=delimiter), [])]
+    except csv.Error:  # no text at all
+        return []
 
 
 def choose_columns(header: Sequence[str], columns: TableColumns, name: str) -> dict[str, str]:

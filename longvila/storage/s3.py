@@ -150,7 +150,7 @@ class S3Storage:
         """Return the object's size in bytes."""
         return int(self._headers(key)["ContentLength"])
 
-    def stream(self, key: str, *, start: int, etag: str, chunk_bytes: int = 1 << 20) -> Iterator[bytes]:
+    def stream(self, key: str, *, start: int, etag: str, chunk_bytes: int = 1 << 18) -> Iterator[bytes]:
         """Yield the bytes from ``start`` on, with one ranged request for this very version of the object.
 
         Raises ``NetworkError`` when the object is of another ETag by now, or the connection breaks.

@@ -23,7 +23,7 @@ HALF = len(BODY) // 2
     [
         raw(f"HTTP/1.1 200 OK\nContent-Length: {len(BODY)}", BODY[:HALF]),
         raw("HTTP/1.1 200 OK\nTransfer-Encoding: chunked", b"5\r\nabcde\r\n"),
-        raw(f"HTTP/1.1 206 Partial Content\nContent-Range: bytes 0-9/{len(BODY)}\nContent-Length: 10", BODY[:10]),
+        raw(f"HTTP/1.1 206 OK\nContent-Range: bytes 0-9/{len(BODY)}\nContent-Length: 10", BODY[:10]),
         raw("HTTP/1.1 200 OK\nContent-Length: 5\nContent-Length: 7", b"abcdefg"),
         raw("HTTP/1.1 200 OK\nContent-Length: -5", b"abcde"),
         raw("HTTP/1.1 200 OK\nContent-Length: many", b"abcde"),

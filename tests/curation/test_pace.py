@@ -3,6 +3,7 @@ from __future__ import annotations
 import multiprocessing
 import time
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ def take(folder: Path | None, count: int, pacer: Pacer | None = None) -> list[fl
 
 def apart(turns: list[float]) -> list[float]:
     ordered = sorted(turns)
-    return [later - earlier for earlier, later in zip(ordered, ordered[1:], strict=False)]
+    return [later - earlier for earlier, later in pairwise(ordered)]
 
 
 def test_threads_share_one_pace_fairly() -> None:
