@@ -24,6 +24,7 @@ from tasks.refs import ManifestRef, WorkspaceRef, join_refs, read_records, write
 from tasks.servers import LOOPBACK, open_workspace, serve_sources
 
 logger = logging.getLogger(__name__)
+OWN_SERVER_REQUESTS_S = 1000.0
 
 
 @flow(
@@ -52,8 +53,10 @@ def bring_in(
     runner: TaskRunner[Any], data: DataConfig, reference: WorkspaceRef, address: str | None
 ) -> tuple[list[ManifestRef], list[ManifestRef]]:
     """Fetch all sources; ``address`` is where those with relative addresses are served."""
-    sources = fetch.list_sources(reference, data.sources, data.batch_size)
-    config = allow_loopback(data.fetch) if address else data.fetch
+    sources = fetch.list_sources(reference, data.sources, data.batch_size, data.fetch)
+    config = allow_loopback(data.fetch, address) if address else data.fetch
+    if config.max_total_bytes:
+        return fetch.fetch_in_order(reference, sources, config, address), sources
     over = {"sources": sources}
     return over_batches(runner, fetch.fetch_batch, reference, over, config=config, base=address), sources
 
@@ -78,8 +81,8 @@ def fingerprint_list(
         return over_batches(runner, task, reference, over, **same)
 
     with serve_sources(name) as address:
-        sources = fetch.list_sources(reference, name, data.batch_size)
-        config = allow_loopback(data.fetch) if address else data.fetch
+        sources = fetch.list_sources(reference, name, data.batch_size, data.fetch)
+        config = allow_loopback(data.fetch, address) if address else data.fetch
         fetched = each(fetch.fetch_batch, {"sources": sources}, config=config, base=address)
     checked = each(fetch.validate_batch, {"fetched": fetched}, config=data.validation)
     found = each(duplicates.fingerprint_batch, {"videos": checked}, listed=listed)
@@ -116,7 +119,7 @@ def make_datasets(
     asked = each(curation.write_questions, {**batches, **said}, config=data.questions)
     questions = curation.filter_questions(reference, kept, asked)
     written = write_all_shards(data, reference, kept, batches["scans"], questions)
-    steps = [join_refs(step) for step in (fetched, checked, everything)] + [kept]
+    steps = [join_refs(step) for step in (sources, fetched, checked, everything)] + [kept]
     steps += [join_refs(step) for step in (clips, *said.values(), asked)] + [questions]
     workspace = reference.open()
     return BuiltDataset(
@@ -129,12 +132,15 @@ def make_datasets(
         steps=tuple(steps),
         rejections=tuple(
             ref
-            for step in (fetched, checked, everything, [kept], clips, *said.values(), asked, [questions])
+            for step in (
+                *(sources, fetched, checked, everything, [kept], clips),
+                *(*said.values(), asked, [questions]),
+            )
             for ref in step
         ),
         duplicates=pairs,
-        num_rejected_sources=sum(step.num_rejections for step in steps[:4]),
-        reused=all(step.reused for step in steps) and all(ref.reused for ref in written),
+        num_rejected_sources=sum(step.num_rejections for step in steps[:5]),
+        reused=all(step.reused for step in steps[1:]) and all(ref.reused for ref in written),
     )
 
 
@@ -179,7 +185,8 @@ def kept_batches(
     return batches
 
 
-def allow_loopback(config: FetchConfig) -> FetchConfig:
-    """The same limits, with the demo's own server allowed by name."""
+def allow_loopback(config: FetchConfig, address: str) -> FetchConfig:
+    """The same limits, with the flow's own server allowed by name, and as fast as it can."""
     hosts = tuple(dict.fromkeys((*config.allow_private_hosts, LOOPBACK)))
-    return config.model_copy(update={"allow_private_hosts": hosts})
+    rates = {address.partition("://")[2]: OWN_SERVER_REQUESTS_S} | config.host_rates
+    return config.model_copy(update={"allow_private_hosts": hosts, "host_rates": rates})

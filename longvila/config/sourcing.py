@@ -11,17 +11,48 @@ class FetchConfig(Settings):
     """Limits and manners of the downloader."""
 
     timeout_s: float = Field(default=60.0, gt=0, description="without any byte arriving")
-    total_timeout_s: float = Field(default=3600.0, gt=0)
-    max_size_bytes: int = Field(default=20 * 2**30, gt=0)
+    total_timeout_s: float = Field(default=3600.0, gt=0, description="for one source, all attempts together")
+    max_size_bytes: int = Field(default=20 * 2**30, gt=0, description="of one source")
+    max_total_bytes: int | None = Field(
+        default=None,
+        gt=0,
+        description="of all sources together: from the first, in the order of the list, that does not fit, "
+        "the rest is left out; none: no limit",
+    )
     max_redirects: int = Field(default=5, ge=0)
     attempts: int = Field(
-        default=4, gt=0, description="for 5xx answers and timeouts; never for 401, 403, 404, 410"
+        default=4,
+        gt=0,
+        description="in a row that bring no byte, for 5xx answers and timeouts; never for 401, 403, 404, 410",
     )
-    backoff_s: float = Field(default=1.0, gt=0)
+    backoff_s: float = Field(
+        default=1.0, gt=0, description="before the second attempt; doubled for each next"
+    )
+    max_retry_after_s: float = Field(
+        default=300.0, ge=0, description="longest wait that a server may ask for; longer ends the attempts"
+    )
     requests_per_host_s: float = Field(default=4.0, gt=0)
+    host_rates: dict[str, float] = Field(
+        default_factory=dict, description="requests_per_host_s of single hosts (name, or name:port)"
+    )
+    connections: int = Field(default=4, gt=0, le=64, description="sources of one batch fetched at once")
     allow_private_hosts: tuple[str, ...] = Field(
         default=(), description="host names or addresses inside private networks"
     )
+    video_format: str = Field(
+        default="b[height<=720]/bv*[height<=720]/b/bv*",
+        description="what yt-dlp takes of a page (its option -f)",
+    )
+    max_bytes_s: int | None = Field(
+        default=None, gt=0, description="bytes per second of one yt-dlp download; none: no limit"
+    )
+
+    @model_validator(mode="after")
+    def _rates_are_positive(self) -> FetchConfig:
+        for host, rate in self.host_rates.items():
+            if rate <= 0:
+                raise ValueError(f"host_rates[{host!r}]={rate:g} must be more than 0 requests per second")
+        return self
 
 
 class ValidateConfig(Settings):
