@@ -67,7 +67,14 @@ def make_datasets(
     """Everything from fetched files to verified shards."""
     data = recipe.data
     assert data is not None
-    checked = over_batches(fetch.validate_batch, reference, fetched, over="fetched", config=data.validation)
+    checked = over_batches(
+        fetch.validate_batch,
+        reference,
+        fetched,
+        over="fetched",
+        config=data.validation,
+        normalise=data.normalise,
+    )
     everything = over_batches(
         curation.scan_batch, reference, checked, over="videos", shots=data.shots, frames=data.frames
     )

@@ -8,12 +8,12 @@ from pathlib import Path
 from prefect import task
 
 from longvila.config.sources import is_relative, load_sources, resolve_url, source_list_path
-from longvila.config.sourcing import FetchConfig, ValidateConfig
-from longvila.curation import fetch, validate
+from longvila.config.sourcing import FetchConfig, NormaliseConfig, ValidateConfig
+from longvila.curation import build, fetch
 from longvila.curation.download import Downloader
 from longvila.curation.fetch import FetchedVideo
 from longvila.errors import InputError
-from longvila.records import Source, VideoRecord
+from longvila.records import Source
 from longvila.storage import run_step
 from tasks.artifacts import add_table
 from tasks.policy import HOUR_S, NETWORK_DELAYS, is_transient
@@ -82,24 +82,21 @@ def fetch_batch(
     retries=1,
     retry_delay_seconds=5,
     retry_condition_fn=is_transient,
-    timeout_seconds=4 * HOUR_S,
+    timeout_seconds=24 * HOUR_S,
     tags=["ffmpeg"],
     task_run_name="validate-{fetched.num_results}",
 )
-def validate_batch(workspace: WorkspaceRef, fetched: ManifestRef, config: ValidateConfig) -> ManifestRef:
-    """Check that fetched files are whole videos, and record what they are."""
+def validate_batch(
+    workspace: WorkspaceRef,
+    fetched: ManifestRef,
+    config: ValidateConfig,
+    normalise: NormaliseConfig = build.NORMALISE,
+) -> ManifestRef:
+    """Check that fetched files are whole videos, and record what they are; some are encoded anew first."""
     opened = workspace.open()
     items = read_records(opened, fetched, FetchedVideo)
-    result = run_step(
-        opened,
-        name="validate",
-        version=validate.VERSION,
-        settings=config,
-        items=items,
-        process=lambda item: validate.validate(item, opened.fetch_local(item.key), config),
-        result_cls=VideoRecord,
-        progress=StepProgress("validate", unit="videos"),
-    )
+    progress = StepProgress("validate", unit="videos")
+    result = build.validate_batch(opened, items, config, normalise, progress=progress)
     return step_ref("validate", result, num_items=len(items))
 
 
