@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from longvila.errors import ItemError
-from longvila.media.ffmpeg import file_url, mp4_options, open_input, run, whole_file
+from longvila.media.ffmpeg import even, file_url, mp4_options, open_input, run, whole_file
 from longvila.media.opening import shown_name
 from longvila.media.probe import INDEXED_CONTAINERS, Probe
 from longvila.media.verify import MAX_GROUP_FRAMES
@@ -154,14 +154,14 @@ def _output_options(facts: Probe, encoding: Encoding, rate: Fraction, *, sound: 
 
 def _picture_filters(facts: Probe, rate: Fraction) -> list[tuple[str, dict[str, Any]]]:
     """The filters in their order. ffmpeg itself has turned the picture upright before the first."""
-    even = {"w": _even(facts.width), "h": _even(facts.height), "out_range": "tv", "flags": "bicubic"}
+    size = {"w": even(facts.width), "h": even(facts.height), "out_range": "tv", "flags": "bicubic"}
     filters: list[tuple[str, dict[str, Any]]] = []
     if facts.is_interlaced:
         filters.append(("bwdif", {"mode": "send_frame", "deint": "interlaced"}))
     if facts.is_hdr:
         filters += _tone_mapping(facts.transfer)
     filters += [
-        ("scale", even),
+        ("scale", size),
         ("setsar", {"sar": 1}),
         ("setpts", {"expr": "PTS-STARTPTS"}),
         ("fps", {"fps": f"{rate.numerator}/{rate.denominator}", "round": "near"}),
@@ -186,10 +186,6 @@ def _sound(source: Any, facts: Probe) -> Any:
     """The first audio stream, beginning with the picture: cut or filled with silence."""
     shifted = source["a:0"].filter("asetpts", f"PTS-STARTPTS+({facts.sound_delay_s:.6f})/TB")
     return shifted.filter("aresample", **{"async": 1, "first_pts": 0})
-
-
-def _even(size: int) -> int:
-    return max(2, round(size / 2) * 2)
 
 
 def check_same_length(before: Probe, after: Probe, *, name: str) -> None:

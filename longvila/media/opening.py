@@ -6,7 +6,6 @@ addresses in them to other files and hosts. So formats are listed, and a file's 
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -71,8 +70,12 @@ def open_video(
             if threads is not None:
                 stream.codec_context.thread_count = threads
             yield container, stream
+        except av.error.MemoryError as error:
+            raise ItemError(
+                "too-much-memory", f"{name}: decoding it takes more memory than is allowed"
+            ) from error
         except av.error.FFmpegError as error:
-            raise ItemError("undecodable", f"{name}: {error.strerror}") from error
+            raise ItemError("undecodable", f"{name} cannot be decoded ({error.strerror})") from error
         except (ValueError, LookupError, OverflowError, MemoryError) as error:
             raise ItemError("undecodable", f"{name}: its data make no sense ({error})") from error
 
@@ -107,20 +110,22 @@ def _open(path: Path, name: str) -> InputContainer:
         return av.open(file_url(path), options=options, metadata_errors="replace")
     except (av.error.InvalidDataError, av.error.EOFError, av.error.ArgumentError) as error:
         raise _explain_invalid(path, name) from error
+    except av.error.MemoryError as error:
+        raise ItemError("too-much-memory", f"{name}: opening it takes more memory than is allowed") from error
     except av.error.FFmpegError as error:
-        raise ItemError("unreadable", f"{name}: {error.strerror}") from error
+        raise ItemError("unreadable", f"{name} cannot be opened ({error.strerror})") from error
     except (ValueError, OverflowError, MemoryError) as error:
         raise ItemError("unreadable", f"{name}: its header makes no sense ({error})") from error
 
 
 def _check_file(path: Path, name: str) -> None:
     try:
+        if not path.is_file():  # a pipe would wait for ever
+            raise InputError(f"There is no video file {path}. Check the path.")
         with path.open("rb") as file:
             if not file.read(1):
                 raise ItemError("empty", f"{name} has no bytes")
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.EISDIR):
-            raise InputError(f"There is no video file {path}. Check the path.") from error
         raise MachineError(f"Cannot read {path}: {error.strerror}. Check its rights and the disk.") from error
 
 

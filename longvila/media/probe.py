@@ -71,6 +71,7 @@ class Probe:
     transfer: int = 2  # ITU-T H.273
     full_range: bool = False
     is_exact: bool = True  # every frame has a time of its own; else they are guessed
+    file_start_s: float = 0.0  # where the file as a whole begins, in its own clock
     sound_delay_s: float = 0.0  # how much later than the picture the sound begins
     starts_clean: bool = True  # the first frame is a key frame
     damage_s: float | None = None  # where the first damaged packet is
@@ -142,6 +143,7 @@ def probe(path: str | Path, *, name: str | None = None, max_pixels: int = DEFAUL
             full_range=look.full_range,
             is_exact=line.is_exact,
             starts_clean=line.starts_clean,
+            file_start_s=(container.start_time or 0) / 1e6,
             sound_delay_s=0.0 if line.sound_s is None else line.sound_s - float(line.pts[0] * time_base),
             damage_s=_damage(path, container.format.name, line, duration_s, time_base),
         )
