@@ -60,7 +60,7 @@ def cut(
     """Write the frames shown in ``[start_s, stop_s)`` to ``out`` and return how many they are.
 
     Times count from the first frame, as everywhere. Exact to the frame, so it is encoded anew, as H.264 in
-    MP4. ``facts`` saves probing the file again. Raises ``InputError`` for a span that is empty or begins behind
+    MP4. ``facts`` saves probing it again. Raises ``InputError`` for a span that is empty or begins behind
     the end, ``ItemError`` when ffmpeg cannot read the file.
     """
     if not 0 <= start_s < stop_s:

@@ -75,8 +75,9 @@ def constant_rate(times_s: np.ndarray, duration_s: float, *, max_fps: float) -> 
     mean = (len(times_s) - 1) / float(times_s[-1] - times_s[0])
     steps = np.diff(times_s)
     if steps.max() - steps.min() <= _ROUNDED_STEP * np.median(steps) + _ROUNDED_S:
-        near = [rate for rate in _RATES if abs(float(rate) / mean - 1) < _SAME_RATE]
-        exact = near[0] if near else Fraction(mean).limit_denominator(1001)
+        usual = min(_RATES, key=lambda rate: abs(float(rate) - mean))
+        is_usual = abs(float(usual) / mean - 1) < _SAME_RATE
+        exact = usual if is_usual else Fraction(mean).limit_denominator(1001)
         return min(max(exact, Fraction(1, 1001)), limit)
     fair = [rate for rate in _RATES if rate <= limit and _keeps_frames(times_s, rate)]
     return next((rate for rate in fair if _fits(times_s, rate)), fair[0] if fair else limit)

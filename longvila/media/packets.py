@@ -78,7 +78,7 @@ def read_time_line(container: InputContainer, stream: VideoStream, name: str) ->
         raise ItemError("encrypted", f"{name} is encrypted (DRM); it cannot be decoded without its key")
     if not reading.pts:
         raise ItemError("no-frames", f"{name}: its video stream has no frame in it")
-    if not any(reading.keys):
+    if not (any(reading.keys) or reading.has_hidden_key):
         count = len(reading.pts)
         raise ItemError("no-key-frame", f"{name}: none of its {count} frames can be decoded by itself")
     return reading.time_line()
@@ -108,7 +108,7 @@ class _Reading:
         self._corrupt: list[tuple[int, int]] = []  # (packet number, time)
         self._has_own_times = True
         self._has_seam = False
-        self._has_hidden_key = False
+        self.has_hidden_key = False
         self._last_dts: int | None = None
         self._last_byte = 0
         self._now_s = 0.0
@@ -138,7 +138,7 @@ class _Reading:
             self._corrupt.append((self.num_packets, time or 0))
             return
         if packet.is_discard:
-            self._has_hidden_key |= packet.is_keyframe and not self.pts
+            self.has_hidden_key |= packet.is_keyframe and not self.pts
             return
         self._has_own_times &= packet.pts is not None
         self._watch_clock(packet)
@@ -167,18 +167,18 @@ class _Reading:
 
     def time_line(self) -> TimeLine:
         """Put the frames in the order in which they are shown."""
-        first_key = self.keys.index(True)
+        first_key = self.keys.index(True) if any(self.keys) else 0
         known = [time for time in self.pts if time is not None]
         exact = self._has_own_times and not self._has_seam and len(set(known)) == len(self.pts)
         pts = np.array(known if len(known) == len(self.pts) else self._guessed(), dtype=np.int64)
         if not exact and (self._has_seam or len(np.unique(pts)) < 0.9 * len(pts)):
             pts = np.array(self._guessed(), dtype=np.int64)
         keys, sizes, durations = (np.array(v) for v in (self.keys, self.sizes, self.durations))
-        start = pts.min() if self._has_hidden_key else pts[first_key]
+        start = pts.min() if self.has_hidden_key else pts[first_key]
         shown = pts >= start  # frames before the first key frame have nothing to be decoded from
         pts, first = np.unique(pts[shown], return_index=True)
         key_pts = pts[keys[shown][first]]
-        if self._has_hidden_key:
+        if self.has_hidden_key:
             key_pts = np.union1d(key_pts, pts[:1])
         return TimeLine(
             pts=pts,
@@ -186,7 +186,7 @@ class _Reading:
             sizes=sizes[shown][first],
             last_duration=int(durations[shown][first][-1]),
             is_exact=exact,
-            starts_clean=first_key == 0 or self._has_hidden_key,
+            starts_clean=first_key == 0 or self.has_hidden_key,
             ends_s=self.ends_s,
             sound_s=self.sound_s,
             num_packets=self.num_packets,
