@@ -70,7 +70,7 @@ def test_a_decoder_that_hangs_is_ended():
 
 
 def test_memory_is_bounded(tmp_path):
-    ffmpeg("-f", "lavfi", "-i", "color=s=14000x9000:r=1:d=1", "-c:v", "mjpeg", tmp_path / "large.avi")
+    ffmpeg("-f", "lavfi", "-i", "color=s=16000x12000:r=1:d=1", "-c:v", "mjpeg", tmp_path / "large.avi")
     with Guard(timeout_s=60, memory_bytes=400 * 2**20) as guard:
         with pytest.raises(ItemError) as caught:
             guard.inspect(tmp_path / "large.avi", name="a", limits=Limits(max_pixels=10**9))
