@@ -84,7 +84,9 @@ def fingerprint_list(
         sources = fetch.list_sources(reference, name, data.batch_size, data.fetch)
         config = allow_loopback(data.fetch, address) if address else data.fetch
         fetched = each(fetch.fetch_batch, {"sources": sources}, config=config, base=address)
-    checked = each(fetch.validate_batch, {"fetched": fetched}, config=data.validation)
+    checked = each(
+        fetch.validate_batch, {"fetched": fetched}, config=data.validation, normalise=data.normalise
+    )
     found = each(duplicates.fingerprint_batch, {"videos": checked}, listed=listed)
     duplicates.warn_of_unread(reference, [*fetched, *checked, *found])
     return found
@@ -103,7 +105,9 @@ def make_datasets(
     def each(task: Any, over: Mapping[str, Sequence[ManifestRef]], **same: Any) -> list[ManifestRef]:
         return over_batches(runner, task, reference, over, **same)
 
-    checked = each(fetch.validate_batch, {"fetched": fetched}, config=data.validation)
+    checked = each(
+        fetch.validate_batch, {"fetched": fetched}, config=data.validation, normalise=data.normalise
+    )
     everything = each(curation.scan_batch, {"videos": checked}, shots=data.shots, frames=data.frames)
     pairs = duplicates.find_duplicates(
         reference, list(checked), list(everything), data.dedup, list(evaluation), list(sources)

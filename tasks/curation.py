@@ -10,7 +10,7 @@ from prefect import task
 from longvila.config.footage import ClipConfig, FramesConfig, ShotConfig
 from longvila.config.language import CaptionConfig, QuestionConfig
 from longvila.config.sourcing import DedupConfig
-from longvila.curation import build, report
+from longvila.curation import build, export, report
 from longvila.curation.duplicates.pairs import DuplicatePair
 from longvila.curation.duplicates.splits import SplitReport
 from longvila.curation.duplicates.steps import VERSION
@@ -95,6 +95,39 @@ def make_clips(
     scanned = read_records(opened, scans, Scan)
     result = build.clips_batch(opened, read_records(opened, videos, VideoRecord), scanned, config)
     return step_ref("clips", result, num_items=len(scanned))
+
+
+@task(
+    retries=1,
+    retry_delay_seconds=5,
+    retry_condition_fn=is_transient,
+    timeout_seconds=12 * HOUR_S,
+    tags=["ffmpeg"],
+    task_run_name="export-{clips.num_results}",
+)
+def export_clips(
+    workspace: WorkspaceRef,
+    videos: ManifestRef,
+    clips: ManifestRef,
+    prefix: str = "clips",
+    crf: int = 20,
+    audio: bool = True,
+    threads: int = 1,
+) -> ManifestRef:
+    """Write each clip as an MP4 of its own, below ``prefix`` on the workspace's storage."""
+    opened = workspace.open()
+    made = read_records(opened, clips, Clip)
+    result = export.export_clips(
+        opened,
+        read_records(opened, videos, VideoRecord),
+        made,
+        prefix=prefix,
+        crf=crf,
+        audio=audio,
+        threads=threads,
+        progress=StepProgress("export", unit="clips"),
+    )
+    return step_ref("export-clips", result, num_items=len(made))
 
 
 @task(

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from prefect import task
 
 from longvila.config.sources import source_list_path
-from longvila.config.sourcing import FetchConfig, ValidateConfig
-from longvila.curation import fetch_many, private, validate
+from longvila.config.sourcing import FetchConfig, NormaliseConfig, ValidateConfig
+from longvila.curation import build, fetch_many, private
 from longvila.curation import sources as source_lists
 from longvila.curation.budget import FULL
 from longvila.curation.fetch import FetchedVideo
 from longvila.curation.listing import Listing
-from longvila.records import Rejection, Source, VideoRecord
-from longvila.storage import Workspace, run_step, write_manifest
+from longvila.records import Rejection, Source
+from longvila.storage import Workspace, write_manifest
 from tasks.artifacts import MAX_ROWS, add_table
 from tasks.policy import HOUR_S, NETWORK_DELAYS, in_flow_or_plain, is_transient
 from tasks.progress import StepProgress
@@ -115,24 +115,21 @@ def fetch_in_order(
     retries=1,
     retry_delay_seconds=5,
     retry_condition_fn=is_transient,
-    timeout_seconds=4 * HOUR_S,
+    timeout_seconds=24 * HOUR_S,
     tags=["ffmpeg"],
     task_run_name="validate-{fetched.num_results}",
 )
-def validate_batch(workspace: WorkspaceRef, fetched: ManifestRef, config: ValidateConfig) -> ManifestRef:
-    """Check that fetched files are whole videos, and record what they are."""
+def validate_batch(
+    workspace: WorkspaceRef,
+    fetched: ManifestRef,
+    config: ValidateConfig,
+    normalise: NormaliseConfig = build.NORMALISE,
+) -> ManifestRef:
+    """Check that fetched files are whole videos, and record what they are; some are encoded anew first."""
     opened = workspace.open()
     items = read_records(opened, fetched, FetchedVideo)
-    result = run_step(
-        opened,
-        name="validate",
-        version=validate.VERSION,
-        settings=config,
-        items=items,
-        process=lambda item: validate.validate(item, opened.fetch_local(item.key), config),
-        result_cls=VideoRecord,
-        progress=StepProgress("validate", unit="videos"),
-    )
+    progress = StepProgress("validate", unit="videos")
+    result = build.validate_batch(opened, items, config, normalise, progress=progress)
     return step_ref("validate", result, num_items=len(items))
 
 

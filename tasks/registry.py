@@ -68,6 +68,7 @@ TASKS: dict[str, TaskEntry] = {
         ("curation", "scan_batch", "Find the shots of a batch of videos."),
         ("curation", "check_splits", "Prove that training and held-out videos share no passage."),
         ("curation", "make_clips", "Join shots into clips."),
+        ("curation", "export_clips", "Write clips as MP4 files of their own."),
         ("curation", "caption_clips", "Describe clips by what is measured in them."),
         ("curation", "write_questions", "Write questions with evidence from the captions."),
         ("curation", "filter_questions", "Keep the questions that cannot be answered without looking."),

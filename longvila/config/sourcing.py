@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from longvila.config.model import Settings
@@ -56,11 +58,20 @@ class FetchConfig(Settings):
 
 
 class ValidateConfig(Settings):
-    """What a video must be."""
+    """What a video must be, and what looking into one may cost."""
 
     min_duration_s: float = Field(default=2.0, ge=0)
     max_duration_s: float = Field(default=6 * 3600.0, gt=0)
     min_side: int = Field(default=32, gt=0, description="pixels")
+    max_pixels: int = Field(
+        default=8192 * 8192, gt=0, description="width × height; more is refused before any picture is decoded"
+    )
+    max_fps: float = Field(default=480.0, gt=0, description="the mean; more is a broken clock")
+    allow_still: bool = Field(default=False, description="keep videos in which the picture never changes")
+    timeout_s: float = Field(default=300.0, gt=0, description="for looking into one file")
+    memory_bytes: int = Field(
+        default=6 * 2**30, ge=2**29, description="of the process that looks into a file, and of ffmpeg"
+    )
 
     @model_validator(mode="after")
     def _in_order(self) -> ValidateConfig:
@@ -69,6 +80,27 @@ class ValidateConfig(Settings):
                 f"min_duration_s={self.min_duration_s:g} is more than max_duration_s={self.max_duration_s:g}"
             )
         return self
+
+
+class NormaliseConfig(Settings):
+    """Which videos are encoded anew before they are used, and how: H.264, constant rate, upright, MP4."""
+
+    when: Literal["never", "needed", "always"] = Field(
+        default="needed",
+        description="needed: variable rate, turned, interlaced, pixels not square, HDR, old codec",
+    )
+    max_fps: float = Field(
+        default=60.0, gt=0, le=240, description="a variable rate is made constant up to this"
+    )
+    crf: int = Field(default=18, ge=0, le=51, description="x264's quality; lower is better and larger")
+    preset: Literal["ultrafast", "superfast", "veryfast", "faster", "fast", "medium", "slow"] = "veryfast"
+    key_frame_every_s: float = Field(default=2.0, gt=0)
+    threads: int = Field(
+        default=1,
+        gt=0,
+        description="cores for one video; another number gives other bytes for the same picture",
+    )
+    timeout_s: float = Field(default=4 * 3600.0, gt=0, description="for encoding one video")
 
 
 class DedupConfig(Settings):

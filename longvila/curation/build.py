@@ -16,13 +16,14 @@ from typing import Any
 
 from longvila.config.footage import ClipConfig, FramesConfig, ShotConfig
 from longvila.config.language import CaptionConfig, QuestionConfig
-from longvila.config.sourcing import DedupConfig, FetchConfig, ValidateConfig
+from longvila.config.sourcing import DedupConfig, FetchConfig, NormaliseConfig, ValidateConfig
 from longvila.curation import (
     captioners,
     captions,
     clips,
     fetch,
     filters,
+    normalise,
     questions,
     samples,
     scan,
@@ -42,6 +43,7 @@ from longvila.curation.fetch import FetchedVideo
 from longvila.curation.language.opening import open_model
 from longvila.curation.language.protocol import LanguageModel
 from longvila.curation.scan import Scan
+from longvila.media.guard import Guard
 from longvila.media.jpeg import FrameBlob
 from longvila.records import Caption, Clip, Question, Record, Sample, Shot, Source, Split, VideoRecord
 from longvila.storage import StepResult, Workspace, run_step, run_whole
@@ -49,6 +51,7 @@ from longvila.storage import StepResult, Workspace, run_step, run_whole
 Progress = Callable[[int, int], None] | None
 CONNECTIONS = 4
 VIDEOS_AT_ONCE = 16  # whose clips a language model is shown; each holds the frames that are shown
+NORMALISE = NormaliseConfig()  # when a caller does not say
 
 
 class Timeline(Record):
@@ -87,20 +90,23 @@ def validate_batch(
     workspace: Workspace,
     fetched: Sequence[FetchedVideo],
     config: ValidateConfig,
+    normalising: NormaliseConfig = NORMALISE,
     *,
     progress: Progress = None,
 ) -> StepResult[VideoRecord]:
-    """Keep the files that are whole videos."""
-    return run_step(
-        workspace,
-        name="validate",
-        version=validate.VERSION,
-        settings=config,
-        items=fetched,
-        process=lambda item: validate.validate(item, workspace.fetch_local(item.key), config),
-        result_cls=VideoRecord,
-        progress=progress,
-    )
+    """Keep the files that are whole videos, those that need it encoded anew."""
+    with Guard(timeout_s=config.timeout_s, memory_bytes=config.memory_bytes) as guard:
+        return run_step(
+            workspace,
+            name="validate",
+            version=validate.VERSION,
+            settings={"validation": config.model_dump(), "normalise": normalising.model_dump()},
+            items=fetched,
+            process=lambda item: normalise.bring_in(item, workspace, config, normalising, guard=guard),
+            result_cls=VideoRecord,
+            progress=progress,
+            still_valid=lambda video: workspace.storage.exists(video.key),
+        )
 
 
 def scan_batch(
