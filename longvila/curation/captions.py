@@ -10,16 +10,19 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from longvila.curation import measure
+from longvila.curation import measure, movers
 from longvila.curation.colours import COLOURS
 from longvila.curation.measure import Span
 from longvila.curation.sampling import Measures
 from longvila.records import Caption, Clip, Shot, content_id
 
-VERSION = 1
+VERSION = 2
 NAME = f"measured-{VERSION}"
 _NAMED_SHARE = 0.12
 _CHANGES = {"darker": "it grows darker", "brighter": "it grows brighter"}
+_ZOOMS = {"in": "the view closes in", "out": "the view draws out"}
+_WAYS = {"left": "to the left", "right": "to the right", "up": "up", "down": "down"}
+_WHERE = {"middle": "in the middle"} | {side: f"at the {side}" for side in measure.SIDES}
 
 
 class MeasuredCaptioner:
@@ -74,10 +77,25 @@ def _facts(span: Span) -> dict[str, object]:
         "motion_amount": None if amount is None else round(amount, 4),
         "motion": measure.motion(span),
         "camera": measure.camera_direction(span),
+        "zoom": movers.zoom(span),
+        "object_motion": _object_motion(span),
         "texture": measure.texture(span),
         "shots": len(span.shots()),
     }
     return facts
+
+
+def _object_motion(span: Span) -> dict[str, object] | None:
+    found = movers.object_motion(span)
+    if found is None:
+        return None
+    still = measure.camera_direction(span) == "nowhere" and movers.zoom(span) == "none"
+    return {
+        "direction": found.direction,
+        "place": found.place,
+        "size": found.size,
+        "camera": "still" if still else "not known to be still",
+    }
 
 
 def _sentence(facts: dict[str, object]) -> str:
@@ -97,6 +115,10 @@ def _sentence(facts: dict[str, object]) -> str:
         )
     if facts["camera"] not in (None, "nowhere"):
         parts.append(f"the camera goes {facts['camera']}")
+    if facts["zoom"] in _ZOOMS:
+        parts.append(_ZOOMS[str(facts["zoom"])])
+    if facts["object_motion"] is not None:
+        parts.append(_moving_thing(facts["object_motion"]))
     if facts["light_change"] in _CHANGES:
         parts.append(_CHANGES[str(facts["light_change"])])
     if facts["shots"] != 1:
@@ -104,6 +126,19 @@ def _sentence(facts: dict[str, object]) -> str:
     if facts["seen_before_at_s"] is not None:
         parts.append(f"a view that was seen before at {facts['seen_before_at_s']} s")
     return "; ".join(parts) + "."
+
+
+def _moving_thing(motion: object) -> str:
+    assert isinstance(motion, dict)
+    words = ["something"]
+    if motion["size"] is not None:
+        words.append(str(motion["size"]))
+    if motion["place"] is not None:
+        words.append(_WHERE[str(motion["place"])])
+    words += ["moves", _WAYS[str(motion["direction"])]]
+    if motion["camera"] != "still":
+        words.append("against the rest of the picture")
+    return " ".join(words)
 
 
 def _listed(words: Sequence[str]) -> str:
