@@ -101,12 +101,14 @@ class Usage(Record):
     tokens_in: int = 0
     tokens_out: int = 0
     cost_usd: float = 0.0
+    estimated: bool = Field(default=False, description="the server did not count; these are our estimates")
 
     def __add__(self, other: Usage) -> Usage:
         return Usage(
             tokens_in=self.tokens_in + other.tokens_in,
             tokens_out=self.tokens_out + other.tokens_out,
             cost_usd=self.cost_usd + other.cost_usd,
+            estimated=self.estimated or other.estimated,
         )
 
 
@@ -121,6 +123,9 @@ class Caption(Record):
     text: str
     facts: dict[str, Any] = Field(default_factory=dict)
     captioner: str
+    level: Literal["clip", "chapter", "video"] = Field(
+        default="clip", description="chapter and video: of many clips; clip_id is then empty"
+    )
     outcome: Literal["whole", "truncated"] = "whole"
     model: str = Field(default="", description="as the endpoint or the checkpoint calls itself")
     prompt_id: str = Field(

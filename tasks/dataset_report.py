@@ -10,7 +10,7 @@ from prefect import task
 
 from longvila.config.load import dump_settings
 from longvila.config.model import Settings
-from longvila.config.recipe import Recipe
+from longvila.config.recipe import DataRecipe
 from longvila.curation import captions, clips, dedup, fetch, filters, questions, scan, validate
 from longvila.curation.dedup import SplitReport
 from longvila.curation.scan import Scan
@@ -65,7 +65,7 @@ class DatasetReport(Settings):
     tags=["report"],
     task_run_name="dataset-report",
 )
-def report_dataset(workspace: WorkspaceRef, recipe: Recipe, dataset: BuiltDataset) -> DatasetReport:
+def report_dataset(workspace: WorkspaceRef, recipe: DataRecipe, dataset: BuiltDataset) -> DatasetReport:
     """Write ``reports/dataset-NAME.html``, the same as ``.json``, and ``README.md`` beside the shards.
 
     They are made again when the build, its settings or a shard changed, and when one of them is gone.
@@ -86,13 +86,13 @@ def report_dataset(workspace: WorkspaceRef, recipe: Recipe, dataset: BuiltDatase
     return keys
 
 
-def gather(workspace: Workspace, recipe: Recipe, dataset: BuiltDataset) -> BuildReport:
+def gather(workspace: Workspace, recipe: DataRecipe, dataset: BuiltDataset) -> BuildReport:
     """Everything that the page shows, read from where the build left it."""
     about = About(
         name=recipe.name,
         description=recipe.description,
         created=datetime.now(UTC),
-        settings=dump_settings(recipe.data) if recipe.data else "",
+        settings=dump_settings(recipe.data),
         step_versions=STEP_VERSIONS,
     )
     return gather_build(
@@ -139,10 +139,8 @@ def _made_from(workspace: Workspace, dataset: BuiltDataset) -> dict[str, object]
     return {"manifests": [ref.key for ref in refs], "indices": indices, "versions": STEP_VERSIONS}
 
 
-def _split_report(workspace: Workspace, recipe: Recipe, dataset: BuiltDataset) -> SplitReport | None:
+def _split_report(workspace: Workspace, recipe: DataRecipe, dataset: BuiltDataset) -> SplitReport | None:
     """What the comparison of the splits found; none where it left no marker."""
-    if recipe.data is None:
-        return None
     scans = read_records(workspace, dataset.scans, Scan)
     mark = mark_for("check-splits", dedup.VERSION, recipe.data.dedup, [found.scan_id for found in scans])
     found = mark.read(workspace, SplitReport)
