@@ -66,7 +66,7 @@ class Tracker:
     """Compares every second picture with the one before it."""
 
     def __init__(self) -> None:
-        self._flow = cv2.DISOpticalFlow_create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
+        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST)
         self._last_HW: np.ndarray | None = None
         self._count = 0
 
