@@ -13,6 +13,7 @@ import numpy as np
 from longvila.curation import measure, movers
 from longvila.curation.colours import COLOURS
 from longvila.curation.measure import Span
+from longvila.curation.on_screen_text import SeenText, between
 from longvila.curation.sampling import Measures
 from longvila.records import Caption, Clip, Shot, content_id
 
@@ -21,6 +22,7 @@ NAME = f"measured-{VERSION}"
 _NAMED_SHARE = 0.12
 _CHANGES = {"darker": "it grows darker", "brighter": "it grows brighter"}
 _ZOOMS = {"in": "the view closes in", "out": "the view draws out"}
+_MAX_QUOTED = 4
 _WAYS = {"left": "to the left", "right": "to the right", "up": "up", "down": "down"}
 _WHERE = {"middle": "in the middle"} | {side: f"at the {side}" for side in measure.SIDES}
 
@@ -28,8 +30,12 @@ _WHERE = {"middle": "in the middle"} | {side: f"at the {side}" for side in measu
 class MeasuredCaptioner:
     """Describes the clips of one video in order, knowing what came before."""
 
-    def __init__(self, measures: Measures, shots: Sequence[Shot]) -> None:
+    def __init__(
+        self, measures: Measures, shots: Sequence[Shot], texts: Sequence[SeenText] | None = None
+    ) -> None:
+        """``texts`` are those of the whole video, none when nobody looked for them."""
         self._measures = measures
+        self._texts = texts
         self._cuts_s = tuple(shot.start_s for shot in shots if shot.index > 0)
         self._earlier: list[tuple[float, slice]] = []  # (start_s, samples) of the clips before
 
@@ -37,6 +43,9 @@ class MeasuredCaptioner:
         """Describe one clip. Clips are to be given in the order of time."""
         span = Span(self._measures, clip.start_s, clip.stop_s, self._cuts_s)
         facts = _facts(span)
+        if self._texts is not None:
+            shown = between(self._texts, clip.start_s, clip.stop_s)
+            facts["text"] = [text.model_dump(exclude={"score"}) for text in shown]
         facts["seen_before_at_s"] = self._seen_before(span)
         return Caption(
             caption_id=content_id("caption", NAME, clip.clip_id),
@@ -123,6 +132,8 @@ def _sentence(facts: dict[str, object]) -> str:
         parts.append(_CHANGES[str(facts["light_change"])])
     if facts["shots"] != 1:
         parts.append(f"{facts['shots']} shots")
+    if facts.get("text"):
+        parts.append(_written(facts["text"]))
     if facts["seen_before_at_s"] is not None:
         parts.append(f"a view that was seen before at {facts['seen_before_at_s']} s")
     return "; ".join(parts) + "."
@@ -139,6 +150,14 @@ def _moving_thing(motion: object) -> str:
     if motion["camera"] != "still":
         words.append("against the rest of the picture")
     return " ".join(words)
+
+
+def _written(texts: object) -> str:
+    assert isinstance(texts, list)
+    quoted = [f"“{shown['text']}”" for shown in texts[:_MAX_QUOTED]]
+    if len(texts) > _MAX_QUOTED:
+        quoted.append(f"{len(texts) - _MAX_QUOTED} more lines")
+    return f"text reads {_listed(quoted)}"
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -137,9 +137,7 @@ def _spread(x_N: np.ndarray, y_N: np.ndarray) -> int:
     return int((np.bincount(cells, minlength=9) >= _CELL_POINTS).sum())
 
 
-def _mover(
-    last_HW: np.ndarray, grey_HW: np.ndarray, flow_HW2: np.ndarray, model_HW2: np.ndarray
-) -> Mover:
+def _mover(last_HW: np.ndarray, grey_HW: np.ndarray, flow_HW2: np.ndarray, model_HW2: np.ndarray) -> Mover:
     """Find what moves apart from the camera, where the pictures bear it out."""
     height, width = last_HW.shape
     apart_HW2 = flow_HW2 - model_HW2
@@ -184,9 +182,7 @@ def _largest_part(moving_HW: np.ndarray) -> np.ndarray:
     return moving_HW & (cv2.resize(largest_hw, (width, height), interpolation=cv2.INTER_NEAREST) > 0)
 
 
-def _unexplained(
-    last_HW: np.ndarray, grey_HW: np.ndarray, flow_HW2: np.ndarray, light: float
-) -> np.ndarray:
+def _unexplained(last_HW: np.ndarray, grey_HW: np.ndarray, flow_HW2: np.ndarray, light: float) -> np.ndarray:
     """Return how much the new picture differs from the old one moved by ``flow``, float32 [H, W]."""
     height, width = last_HW.shape
     x_HW = np.arange(width, dtype=np.float32)[None, :] + flow_HW2[..., 0]
