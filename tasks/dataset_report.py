@@ -11,7 +11,19 @@ from prefect import task
 from longvila.config.load import dump_settings
 from longvila.config.model import Settings
 from longvila.config.recipe import DataRecipe
-from longvila.curation import captions, clips, dedup, fetch, filters, questions, scan, validate
+from longvila.curation import (
+    captioners,
+    captions,
+    clips,
+    dedup,
+    fetch,
+    filters,
+    questions,
+    scan,
+    summaries,
+    validate,
+)
+from longvila.curation.asking import judge, writer
 from longvila.curation.dedup import SplitReport
 from longvila.curation.scan import Scan
 from longvila.data import open_index
@@ -37,16 +49,6 @@ from tasks.refs import ManifestRef, WorkspaceRef, read_records
 
 logger = logging.getLogger(__name__)
 VERSION = 1
-STEP_VERSIONS = {
-    "fetch": fetch.VERSION,
-    "validate": validate.VERSION,
-    "scan": scan.VERSION,
-    "dedup": dedup.VERSION,
-    "clips": clips.VERSION,
-    "captions": captions.VERSION,
-    "questions": questions.VERSION,
-    "filter-questions": filters.VERSION,
-}
 
 
 class DatasetReport(Settings):
@@ -76,7 +78,7 @@ def report_dataset(workspace: WorkspaceRef, recipe: DataRecipe, dataset: BuiltDa
         twin=f"reports/dataset-{recipe.name}.json",
         cards=tuple(f"shards/{name}/{CARD_FILE}" for name in dataset.datasets),
     )
-    mark = mark_for("dataset-report", VERSION, recipe, _made_from(opened, dataset))
+    mark = mark_for("dataset-report", VERSION, recipe, _made_from(opened, recipe, dataset))
     done = mark.read(opened, DatasetReport) is not None
     if not (done and all(opened.storage.exists(key) for key in (keys.page, keys.twin, *keys.cards))):
         _write(opened, gather(opened, recipe, dataset), keys, dataset)
@@ -93,7 +95,7 @@ def gather(workspace: Workspace, recipe: DataRecipe, dataset: BuiltDataset) -> B
         description=recipe.description,
         created=datetime.now(UTC),
         settings=dump_settings(recipe.data),
-        step_versions=STEP_VERSIONS,
+        step_versions=step_versions(recipe),
     )
     return gather_build(
         workspace, outputs_of(dataset), about, splits=_split_report(workspace, recipe, dataset)
@@ -107,6 +109,22 @@ def outputs_of(dataset: BuiltDataset) -> BuildOutputs:
         batches.setdefault(ref.step, []).append(_batch(ref))
     steps = tuple(StepOutput(step=step, batches=tuple(refs)) for step, refs in batches.items())
     return BuildOutputs(steps=steps, datasets=dataset.datasets)
+
+
+def step_versions(recipe: DataRecipe) -> dict[str, int]:
+    """The version of each step's code, which is part of the name of its output."""
+    by_model = recipe.data.captions.model is not None, recipe.data.questions.writer == "model"
+    return {
+        "fetch": fetch.VERSION,
+        "validate": validate.VERSION,
+        "scan": scan.VERSION,
+        "dedup": dedup.VERSION,
+        "clips": clips.VERSION,
+        "captions": captioners.VERSION if by_model[0] else captions.VERSION,
+        "summaries": summaries.VERSION,
+        "questions": writer.VERSION + judge.VERSION if by_model[1] else questions.VERSION,
+        "filter-questions": filters.VERSION,
+    }
 
 
 def _batch(ref: ManifestRef) -> Batch:
@@ -132,11 +150,11 @@ def _put_if_changed(storage: Storage, key: str, data: bytes) -> None:
         storage.put_bytes(key, data)
 
 
-def _made_from(workspace: Workspace, dataset: BuiltDataset) -> dict[str, object]:
+def _made_from(workspace: Workspace, recipe: DataRecipe, dataset: BuiltDataset) -> dict[str, object]:
     """What the report rests on."""
     refs: Sequence[ManifestRef] = (*dataset.rejections, dataset.videos, dataset.questions)
     indices = {name: open_index(workspace.storage, name).hash for name in dataset.datasets}
-    return {"manifests": [ref.key for ref in refs], "indices": indices, "versions": STEP_VERSIONS}
+    return {"manifests": [ref.key for ref in refs], "indices": indices, "versions": step_versions(recipe)}
 
 
 def _split_report(workspace: Workspace, recipe: DataRecipe, dataset: BuiltDataset) -> SplitReport | None:
