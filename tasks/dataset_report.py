@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from prefect import task
+from pydantic import Field
 
 from longvila.config.load import dump_settings
 from longvila.config.model import Settings
@@ -27,6 +28,7 @@ from longvila.curation.asking import judge, writer
 from longvila.curation.dedup import SplitReport
 from longvila.curation.scan import Scan
 from longvila.data import open_index
+from longvila.records import content_id
 from longvila.report.dataset import (
     CARD_FILE,
     About,
@@ -43,7 +45,7 @@ from longvila.report.dataset import (
 from longvila.storage import Storage, Workspace
 from tasks.artifacts import add_link
 from tasks.contents import BuiltDataset
-from tasks.marks import mark_for
+from tasks.marks import Mark, mark_for
 from tasks.policy import HOUR_S, is_transient
 from tasks.refs import ManifestRef, WorkspaceRef, read_records
 
@@ -57,6 +59,7 @@ class DatasetReport(Settings):
     page: str
     twin: str
     cards: tuple[str, ...]
+    made_from: str = Field(description="a hash of all that the page and the cards tell of")
 
 
 @task(
@@ -77,9 +80,10 @@ def report_dataset(workspace: WorkspaceRef, recipe: DataRecipe, dataset: BuiltDa
         page=f"reports/dataset-{recipe.name}.html",
         twin=f"reports/dataset-{recipe.name}.json",
         cards=tuple(f"shards/{name}/{CARD_FILE}" for name in dataset.datasets),
+        made_from=_made_from(opened, recipe, dataset),
     )
-    mark = mark_for("dataset-report", VERSION, recipe, _made_from(opened, recipe, dataset))
-    done = mark.read(opened, DatasetReport) is not None
+    mark = Mark(key=f"manifests/dataset-report/{recipe.name}.json")  # of the page that lies there now
+    done = mark.read(opened, DatasetReport) == keys
     if not (done and all(opened.storage.exists(key) for key in (keys.page, keys.twin, *keys.cards))):
         _write(opened, gather(opened, recipe, dataset), keys, dataset)
         mark.write(opened, keys)
@@ -150,11 +154,12 @@ def _put_if_changed(storage: Storage, key: str, data: bytes) -> None:
         storage.put_bytes(key, data)
 
 
-def _made_from(workspace: Workspace, recipe: DataRecipe, dataset: BuiltDataset) -> dict[str, object]:
-    """What the report rests on."""
+def _made_from(workspace: Workspace, recipe: DataRecipe, dataset: BuiltDataset) -> str:
+    """A hash of what the report rests on."""
     refs: Sequence[ManifestRef] = (*dataset.rejections, dataset.videos, dataset.questions)
     indices = {name: open_index(workspace.storage, name).hash for name in dataset.datasets}
-    return {"manifests": [ref.key for ref in refs], "indices": indices, "versions": step_versions(recipe)}
+    plain = recipe.model_dump(mode="json", include={"name", "description", "data"})
+    return content_id(VERSION, plain, [ref.key for ref in refs], indices, step_versions(recipe))
 
 
 def _split_report(workspace: Workspace, recipe: DataRecipe, dataset: BuiltDataset) -> SplitReport | None:

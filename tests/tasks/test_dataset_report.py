@@ -81,3 +81,5 @@ def test_another_setting_makes_another_report(small, tmp_path):
     report_dataset.fn(reference, other, dataset)
     assert "batch_size: 7" in (tmp_path / keys.page).read_text()
     assert "batch_size: 7" in (tmp_path / keys.cards[0]).read_text()
+    report_dataset.fn(reference, RECIPE, dataset)  # and back again
+    assert "batch_size: 7" not in (tmp_path / keys.page).read_text()
