@@ -26,7 +26,7 @@ from longvila.curation.language.pace import Health, Pace
 from longvila.curation.language.protocol import Completion, Message
 from longvila.curation.language.schema import Schema, complete_json
 from longvila.curation.language.transport import Again, Refused, Transport
-from longvila.errors import ConfigError, ItemError, LongVilaError
+from longvila.errors import ConfigError, ItemError, LongVilaError, NetworkError
 from longvila.records import Usage, content_id
 
 logger = logging.getLogger(__name__)
@@ -195,6 +195,8 @@ class EndpointModel:
         except Again as again:
             self._heed(again)
             raise
+        except ConfigError as error:
+            raise self._health.down(error) from None  # the others need not ask to hear the same
         self._health.answered()
         with self._lock:
             self._refusals = 0
@@ -204,9 +206,9 @@ class EndpointModel:
         """Hold everybody back when the server limits the rate; give up when it asks for too long."""
         wait_s = again.wait_s or 0.0
         if wait_s > self._config.max_wait_s:
-            raise self._health.down(
-                f"{self._transport.url} asks to wait {wait_s:.0f} s ({again}), longer than "
-                f"max_wait_s={self._config.max_wait_s:g}. Run it again later; what is done is kept."
+            raise self._down(
+                f"asks to wait {wait_s:.0f} s ({again}), longer than max_wait_s={self._config.max_wait_s:g}. "
+                "Run it again later"
             ) from None
         if again.limited and wait_s:
             self._pace.pause(wait_s)
@@ -216,17 +218,15 @@ class EndpointModel:
         """The error after the last attempt: this item's, or the endpoint's."""
         told = f"{again} (tried {self._config.attempts * (_PATIENCE if again.limited else 1)} times)"
         if again.limited:
-            return self._health.down(
-                f"{self._transport.url}: {told}. Lower requests_at_once or set requests_per_minute, and run "
-                "it again; what is done is kept."
-            )
+            mend = "Lower requests_at_once or set requests_per_minute, and run it again"
+            return self._down(f"limits the rate: {told}. {mend}")
         silent = self._health.struck(answers_before)
         if silent and (self._health.out or not self._is_there()):
-            return self._health.down(
-                f"{self._transport.url} does not answer: {told}. Run it again when it is up; what is done is "
-                "kept."
-            )
+            return self._down(f"does not answer: {told}. Run it again when it is up")
         return ItemError("unreachable", f"{self._transport.url}: {told}")
+
+    def _down(self, why: str) -> LongVilaError:
+        return self._health.down(NetworkError(f"{self._transport.url} {why}; what is done is kept."))
 
     def _is_there(self) -> bool:
         try:
