@@ -243,6 +243,7 @@ def test_summaries_need_a_model():
         CaptionConfig(summary_prompt="caption-video")
 
 
+@pytest.mark.faults
 def test_killed_in_the_middle_and_started_again_nothing_is_lost_or_asked_twice(footage):
     def slow(body):
         time.sleep(0.1)
