@@ -11,6 +11,7 @@ One object is shared by all threads of a process, so that limits, prices and pau
 from __future__ import annotations
 
 import logging
+import math
 import re
 import threading
 from collections.abc import Mapping, Sequence
@@ -60,6 +61,7 @@ class EndpointModel:
         self._forms: dict[str, int] = {}  # by schema, the place in wire.FORMATS that it takes
         self._proven: set[str] = set()  # schemas whose form gave JSON
         self._refusals = 0
+        self._tokens_per_estimate = 1.0  # the most that was seen: pictures differ much between models
 
     @property
     def name(self) -> str:
@@ -108,7 +110,8 @@ class EndpointModel:
     def _ask(
         self, messages: Sequence[Message], max_tokens: int, schema: Schema | None, seed: int
     ) -> Completion:
-        estimated_in = wire.estimate_tokens(messages)
+        plain_in = wire.estimate_tokens(messages)
+        estimated_in = math.ceil(plain_in * self._tokens_per_estimate)
         with self._slots, self._budget.set_aside(self._usage(estimated_in, max_tokens).cost_usd):
             payload = self._negotiated(messages, max_tokens, schema, seed, estimated_in + max_tokens)
             answer = wire.read_answer(payload)
@@ -119,6 +122,8 @@ class EndpointModel:
             tokens_in = estimated_in if answer.tokens_in is None else answer.tokens_in
             usage = self._usage(tokens_in, tokens_out, estimated=not counted)
             self._budget.add(usage)
+        if counted:
+            self._tokens_per_estimate = max(self._tokens_per_estimate, tokens_in / plain_in)
         self._pace.correct(tokens_in + tokens_out - estimated_in - max_tokens)
         if answer.finish == "blocked":
             raise ItemError(

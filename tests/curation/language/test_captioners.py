@@ -131,14 +131,14 @@ def test_a_caption_that_was_cut_off_is_kept_and_marked(footage):
 
 def test_a_prompt_with_a_schema_gives_facts(footage):
     answer = {
-        "caption": SENTENCE, "objects": ["two red boxes, left"], "actions": [], "text_on_screen": ["EXIT"],
+        "caption": SENTENCE, "objects": ["two red boxes, left"], "actions": [], "on_screen_text": ["EXIT"],
         "place": "a yard", "camera": "still",
     }  # fmt: skip
     with ChatServer(lambda _: completion(json.dumps(answer))) as server:
         made = footage.caption(captions_config(server, prompt="caption-clip-facts"))
     assert server.got[0].body["response_format"]["json_schema"]["strict"] is True
     assert made.results[0].text == SENTENCE
-    assert made.results[0].facts["text_on_screen"] == ["EXIT"]
+    assert made.results[0].facts["on_screen_text"] == ["EXIT"]
     assert "caption" not in made.results[0].facts
 
 

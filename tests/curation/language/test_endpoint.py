@@ -391,6 +391,14 @@ class TestTheCostLimit:
             assert sum(cached) == 4
         assert len(server.got) == 12
 
+    def test_it_learns_how_many_tokens_a_picture_is(self, tmp_path):
+        with ChatServer(lambda _: completion("A calm scene.", usage=(4000, 1))) as server:
+            model = endpoint(server, tmp_path, max_cost_usd=1.0, **self.prices)
+            for n in range(2):
+                model.complete(asking(f"{n}", JPEG), max_tokens=5)
+            with pytest.raises(ConfigError, match=r"0\.8020 USD spent, and the next request may cost 0\.4"):
+                model.complete(asking("2", JPEG), max_tokens=5)
+
     def test_it_counts_what_earlier_runs_spent(self, tmp_path):
         with ChatServer(lambda _: completion("A calm scene.", usage=(10, 20))) as server:
             for n in range(3):
