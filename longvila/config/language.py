@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 from urllib.parse import urlsplit
 
 from pydantic import ConfigDict, Field, model_validator
@@ -27,6 +27,30 @@ QuestionKind = Literal[
     "recurs",
     "synopsis",
 ]
+
+# What the measured writer can say of whole clips; answers are phrases.
+ClipKind = Literal[
+    "ocr", "temporal", "counting", "order", "localisation", "needle", "cross_clip", "unanswerable"
+]
+
+# What a language model is asked for: the seven kinds of the paper (§3.2), and further ones.
+ModelKind = Literal[
+    "spatial",
+    "attribute",
+    "action",
+    "object",
+    "ocr",
+    "synopsis",
+    "temporal",
+    "counting",
+    "order",
+    "localisation",
+    "needle",
+    "cross_clip",
+    "unanswerable",
+]
+AnyKind = Literal[QuestionKind, ClipKind, ModelKind]
+Form = Literal["open", "choice"]
 
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
 RESERVED_FIELDS = frozenset(
@@ -179,13 +203,102 @@ class CaptionConfig(Settings):
         return {**plain, "model": self.model.decides_answers()}
 
 
+class QuestionCheckConfig(Settings):
+    """What a question has to pass. What fails becomes a rejection with its reason."""
+
+    model: LanguageModelConfig | None = Field(
+        default=None, description="who checks; none: the writer's model"
+    )
+    answerable: bool = Field(
+        default=True, description="a model must find the answer in the captions; needs a model"
+    )
+    blind_tries: int = Field(
+        default=3, ge=0, le=16, description="how often a model guesses without captions; 0: not checked"
+    )
+    max_blind_right: int = Field(default=1, ge=0, description="of blind_tries; more reject the question")
+    judge: bool = Field(
+        default=True, description="a model compares answers that differ in their words; off: words decide"
+    )
+    min_grounded: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="share of the answer's words that the captions of its evidence hold",
+    )
+    max_similar: float = Field(
+        default=0.8, gt=0, le=1, description="share of words two questions of one video may have in common"
+    )
+    max_question_words: int = Field(default=60, ge=4)
+    max_answer_words: int = Field(default=60, ge=1, description="summaries aside")
+
+
 class QuestionConfig(Settings):
     """Who writes the questions, and how many."""
 
-    writer: Literal["measured"] = "measured"
-    kinds: tuple[QuestionKind, ...] = Field(default=(), description="none: all")
-    window_s: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        default=(), description="lengths of the spans asked about; none: whole videos"
+    writer: Literal["measured", "model"] = Field(
+        default="measured", description="measured: computed from pixels; model: the language model below"
     )
-    stride_s: float = Field(default=4.0, gt=0)
+    kinds: tuple[AnyKind, ...] = Field(
+        default=(), description="none: all that the writer has; measured: those with one-word answers"
+    )
+    forms: tuple[Form, ...] = Field(
+        default=("open",), min_length=1, description="both: half of the questions each, by chance"
+    )
+    num_options: int = Field(default=4, ge=2, le=8, description="of a question in the form choice, at most")
+    window_s: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        default=(), description="measured: lengths of the spans asked about; none: whole videos"
+    )
+    stride_s: float = Field(default=4.0, gt=0, description="measured")
     max_per_video: int = Field(default=400, gt=0)
+    summaries: bool = Field(default=False, description="also one description of each whole video")
+    choice_answer: Literal["letter", "letter_text"] = Field(
+        default="letter", description="what a sample answers: B, or B. and the option"
+    )
+
+    model: LanguageModelConfig | None = Field(default=None, description="for writer: model")
+    prompts: dict[ModelKind | Literal["summary", "digest"], str] = Field(
+        default_factory=dict, description="kind → name in datasets/prompts, or a path; none: question-KIND"
+    )
+    per_request: int = Field(default=3, ge=1, le=10, description="model: questions asked for at a time")
+    caption_tokens: int = Field(
+        default=12000,
+        ge=200,
+        description="model: captions shown at a time, estimated; longer videos in parts",
+    )
+    answer_tokens: int = Field(default=2000, ge=16, description="model: of one answer")
+    shown: Literal["video", "part"] = Field(
+        default="video",
+        description="model: the frames shown with a question: of all, or of the part it was written from",
+    )
+    seed: int = 0
+    checks: QuestionCheckConfig = QuestionCheckConfig()
+
+    @model_validator(mode="after")
+    def _fits(self) -> QuestionConfig:
+        if self.writer == "model" and self.model is None:
+            raise ValueError("writer: model needs the section model: (kind, model, base_url, …)")
+        if self.writer == "measured" and self.model is not None:
+            raise ValueError("model: is given but not used. Set writer: model, or remove it")
+        known = get_args(ModelKind) if self.writer == "model" else get_args(QuestionKind) + get_args(ClipKind)
+        wrong = [kind for kind in self.kinds if kind not in known]
+        if wrong:
+            raise ValueError(
+                f"writer: {self.writer} has no kind {wrong[0]!r}. Use some of {', '.join(known)}"
+            )
+        return self
+
+    @property
+    def threads(self) -> int:
+        """How many callers keep the writing model busy."""
+        return self.model.threads if self.model else 1
+
+    def decides_questions(self) -> dict[str, Any]:
+        """What of this decides which questions are written, checks aside: the key of what is done already."""
+        plain = self.model_dump(mode="json", exclude={"model", "checks", "choice_answer"})
+        return plain if self.model is None else {**plain, "model": self.model.decides_answers()}
+
+    def decides_checks(self) -> dict[str, Any]:
+        """What of this decides how the written questions are checked."""
+        plain = self.checks.model_dump(mode="json", exclude={"model"})
+        checker = self.checks.model or self.model
+        return plain if checker is None else {**plain, "model": checker.decides_answers()}

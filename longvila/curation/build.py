@@ -16,26 +16,34 @@ from typing import Any
 
 from longvila.config.footage import ClipConfig, FramesConfig, ShotConfig
 from longvila.config.language import CaptionConfig, QuestionConfig
-from longvila.config.sourcing import DedupConfig, FetchConfig, ValidateConfig
+from longvila.config.sourcing import DedupConfig, FetchConfig, NormaliseConfig, ValidateConfig
 from longvila.curation import (
     captioners,
     captions,
     clips,
-    dedup,
     fetch,
     filters,
+    normalise,
     questions,
     samples,
     scan,
     summaries,
     validate,
 )
+from longvila.curation.asking.outline import lines_of
+from longvila.curation.asking.steps import Told, check_settings, checker_of, write_with_model
 from longvila.curation.captioners import Captioner, Footage
 from longvila.curation.download import Downloader
+from longvila.curation.duplicates import judge, steps
+from longvila.curation.duplicates.pairs import DuplicatePair
+from longvila.curation.duplicates.protected import EvaluationVideo
+from longvila.curation.duplicates.splits import SplitReport, compare_splits
+from longvila.curation.duplicates.store import StoredFingerprints
 from longvila.curation.fetch import FetchedVideo
 from longvila.curation.language.opening import open_model
-from longvila.curation.sampling import Measures
+from longvila.curation.language.protocol import LanguageModel
 from longvila.curation.scan import Scan
+from longvila.media.guard import Guard
 from longvila.media.jpeg import FrameBlob
 from longvila.records import Caption, Clip, Question, Record, Sample, Shot, Source, Split, VideoRecord
 from longvila.storage import StepResult, Workspace, run_step, run_whole
@@ -43,6 +51,7 @@ from longvila.storage import StepResult, Workspace, run_step, run_whole
 Progress = Callable[[int, int], None] | None
 CONNECTIONS = 4
 VIDEOS_AT_ONCE = 16  # whose clips a language model is shown; each holds the frames that are shown
+NORMALISE = NormaliseConfig()  # when a caller does not say
 
 
 class Timeline(Record):
@@ -81,20 +90,23 @@ def validate_batch(
     workspace: Workspace,
     fetched: Sequence[FetchedVideo],
     config: ValidateConfig,
+    normalising: NormaliseConfig = NORMALISE,
     *,
     progress: Progress = None,
 ) -> StepResult[VideoRecord]:
-    """Keep the files that are whole videos."""
-    return run_step(
-        workspace,
-        name="validate",
-        version=validate.VERSION,
-        settings=config,
-        items=fetched,
-        process=lambda item: validate.validate(item, workspace.fetch_local(item.key), config),
-        result_cls=VideoRecord,
-        progress=progress,
-    )
+    """Keep the files that are whole videos, those that need it encoded anew."""
+    with Guard(timeout_s=config.timeout_s, memory_bytes=config.memory_bytes) as guard:
+        return run_step(
+            workspace,
+            name="validate",
+            version=validate.VERSION,
+            settings={"validation": config.model_dump(), "normalise": normalising.model_dump()},
+            items=fetched,
+            process=lambda item: normalise.bring_in(item, workspace, config, normalising, guard=guard),
+            result_cls=VideoRecord,
+            progress=progress,
+            still_valid=lambda video: workspace.storage.exists(video.key),
+        )
 
 
 def scan_batch(
@@ -120,45 +132,95 @@ def scan_batch(
         process=process,
         result_cls=Scan,
         progress=progress,
-        still_valid=lambda found: workspace.storage.exists(found.key),
+        still_valid=lambda found: (
+            workspace.storage.exists(found.key) and workspace.storage.exists(found.fingerprint_key)
+        ),
+    )
+
+
+def find_duplicates(
+    workspace: Workspace,
+    videos: Sequence[VideoRecord],
+    scans: Sequence[Scan],
+    config: DedupConfig,
+    *,
+    evaluation: Sequence[EvaluationVideo] = (),
+    sources: Sequence[Source] = (),
+    progress: Progress = None,
+) -> StepResult[DuplicatePair]:
+    """Find which videos are in others, or in evaluation videos. ``sources`` give the full addresses.
+
+    Videos without a scan (they could not be decoded) are left out: the scan's rejections name them.
+    """
+    return run_whole(
+        workspace,
+        name="duplicates",
+        version=steps.VERSION,
+        settings=config.model_dump(mode="json", exclude={"evaluation_lists"}),
+        inputs=[*_present(videos, scans), *scans, *evaluation, *sources],
+        compute=lambda: (
+            steps.find_all(
+                workspace.storage,
+                _present(videos, scans),
+                {found.video_id: found.fingerprint_key for found in scans},
+                config,
+                evaluation=evaluation,
+                sources=sources,
+                progress=progress,
+            ),
+            [],
+        ),
+        result_cls=DuplicatePair,
     )
 
 
 def dedup_all(
-    workspace: Workspace, videos: Sequence[VideoRecord], scans: Sequence[Scan], config: DedupConfig
+    workspace: Workspace,
+    videos: Sequence[VideoRecord],
+    scans: Sequence[Scan],
+    pairs: Sequence[DuplicatePair],
 ) -> StepResult[VideoRecord]:
-    """Reject duplicates among all videos, and training videos that share a picture with a held-out one.
-
-    Videos without a scan (they could not be decoded) are left out: the scan's rejections name them.
-    """
-    scanned = {found.video_id: found for found in scans}
-    present = [video for video in videos if video.video_id in scanned]
-
-    def compute() -> tuple[list[VideoRecord], list[Any]]:
-        measured = _measures(workspace, scanned.values())
-        return dedup.find_duplicates(present, measured, config)
-
+    """Reject the videos that are in others, and training videos that leak held-out or evaluation videos."""
+    present = _present(videos, scans)
     return run_whole(
         workspace,
-        name=dedup.STEP,
-        version=dedup.VERSION,
-        settings=config,
-        inputs=[*present, *scans],
-        compute=compute,
+        name=judge.STEP,
+        version=steps.VERSION,
+        settings=None,
+        inputs=[*present, *pairs],
+        compute=lambda: judge.judge(present, pairs),
         result_cls=VideoRecord,
     )
 
 
 def check_splits(
     workspace: Workspace, videos: Sequence[VideoRecord], scans: Sequence[Scan], config: DedupConfig
-) -> dedup.SplitReport:
-    """Compare every picture of the held-out videos with every one of the training videos."""
-    measured = _measures(workspace, scans)
-    parts = {
-        split: {v.video_id: measured[v.video_id] for v in videos if v.split == split}
-        for split in ("train", "heldout")
-    }
-    return dedup.split_leakage(parts["train"], parts["heldout"], max_distance=config.max_distance)
+) -> SplitReport:
+    """Compare the pictures of the held-out videos with those of the training videos."""
+    keys = {found.video_id: found.fingerprint_key for found in scans}
+    return compare_splits(videos, StoredFingerprints(workspace.storage, keys), config)
+
+
+def fingerprint_batch(
+    workspace: Workspace,
+    videos: Sequence[VideoRecord],
+    listed: Sequence[EvaluationVideo],
+    *,
+    progress: Progress = None,
+) -> StepResult[EvaluationVideo]:
+    """Fingerprint evaluation videos; they are used for nothing else. ``listed`` is what their list says."""
+    by_name = {item.name: item for item in listed}
+    return run_step(
+        workspace,
+        name="fingerprints",
+        version=steps.VERSION,
+        settings={"listed": [item.model_dump(mode="json") for item in listed]},
+        items=videos,
+        process=lambda video: steps.fingerprint_video(workspace, video, by_name[video.source_id]),
+        result_cls=EvaluationVideo,
+        progress=progress,
+        still_valid=lambda found: workspace.storage.exists(found.key),
+    )
 
 
 def shots_of(videos: Sequence[VideoRecord], scans: Sequence[Scan]) -> list[Shot]:
@@ -257,20 +319,37 @@ def question_batch(
     captioned: Sequence[Caption],
     config: QuestionConfig,
     *,
+    model: LanguageModel | None = None,
+    checker: LanguageModel | None = None,
     progress: Progress = None,
 ) -> StepResult[Question]:
-    """Write the questions of every video."""
+    """Write the questions of every video, and check them by what the settings name.
+
+    ``model`` and ``checker`` stand in for the models that ``config`` names. Raises what opening or asking
+    them raises (``ConfigError``, ``InputError``, ``NetworkError``); what is done stays done.
+    """
+    model = model or (open_model(config.model, workspace) if config.model else None)
+    checker = checker or (open_model(config.checks.model, workspace) if config.checks.model else None)
+    items = _timelines(videos, scans, captioned=captioned)
+    if config.writer == "model":
+        assert model is not None
+        told = [Told(video_id=item.video_id, video=item.video, captions=item.captions) for item in items]
+        return write_with_model(workspace, told, config, model=model, checker=checker, progress=progress)
+    judging = checker_of(checker, config) if checker else None
 
     def process(item: Timeline) -> list[Question]:
         measures = scan.load_measures(workspace, item.scan)
-        return questions.write_questions(item.video, measures, item.scan.shots, item.captions, config)
+        written = questions.write_questions(item.video, measures, item.scan.shots, item.captions, config)
+        if judging is None:
+            return written
+        return judging.check(written, lines_of(item.captions), item.video.duration_s)
 
     return run_step(
         workspace,
         name="questions",
         version=questions.VERSION,
-        settings=config,
-        items=_timelines(videos, scans, captioned=captioned),
+        settings=config.decides_questions() | (check_settings(config) if judging else {}),
+        items=items,
         process=process,
         result_cls=Question,
         progress=progress,
@@ -300,6 +379,7 @@ def question_samples(
     kept: Sequence[Question],
     *,
     split: Split,
+    choice_answer: samples.ChoiceAnswer = "letter",
 ) -> Iterator[tuple[Sample, FrameBlob]]:
     """Yield the samples of one split with their frames, ready for shards."""
     scanned = {found.video_id: found for found in scans}
@@ -308,6 +388,7 @@ def question_samples(
         {video.video_id: video for video in videos},
         lambda video_id: scan.load_strip(workspace, scanned[video_id]),
         split=split,
+        choice_answer=choice_answer,
     )
 
 
@@ -341,5 +422,7 @@ def _footage(workspace: Workspace, item: Timeline) -> Footage:
     )
 
 
-def _measures(workspace: Workspace, scans: Any) -> dict[str, Measures]:
-    return {found.video_id: scan.load_measures(workspace, found) for found in scans}
+def _present(videos: Sequence[VideoRecord], scans: Sequence[Scan]) -> list[VideoRecord]:
+    """The videos that could be decoded."""
+    scanned = {found.video_id for found in scans}
+    return [video for video in videos if video.video_id in scanned]

@@ -1,7 +1,9 @@
-"""The measured writer: questions with one-word answers about a window of a video, and the evidence for each.
+"""The measured writer: questions about a video that are answered by measuring it, and the evidence for each.
 
-A question is written only where its measurement is clear (see ``measure``). Answers come from small closed
-sets, no answer stands in its question, and a question ends in the word that says what is asked.
+A question is written only where its measurement is clear (see ``measure``). Those of the kinds here are
+about a window, their answers single words of small closed sets; no answer stands in its question, and a
+question ends in the word that says what is asked. Those about the clips of the whole video are in
+``asking.measured``.
 """
 
 from __future__ import annotations
@@ -11,6 +13,10 @@ from typing import NamedTuple
 
 from longvila.config.language import QuestionConfig
 from longvila.curation import measure
+from longvila.curation.asking.measured import WRITERS, clip_drafts
+from longvila.curation.asking.options import form_of, options_of
+from longvila.curation.asking.outline import lines_of, numbered, time_text
+from longvila.curation.asking.sheet import Draft as ClipDraft
 from longvila.curation.colours import COLOURS
 from longvila.curation.measure import Span
 from longvila.curation.sampling import Measures
@@ -18,6 +24,7 @@ from longvila.records import Caption, Evidence, Question, Shot, VideoRecord, con
 
 VERSION = 1
 WRITER = f"measured-{VERSION}"
+DESCRIBE = "Describe this video from beginning to end, with times."
 _PLACED_COLOURS = ("white", "grey", "yellow", "green", "blue", "brown", "orange", "black")
 _STORY_S = 20.0  # what is shorter has no story
 _STORY_LEAD = 2  # shots
@@ -40,6 +47,44 @@ class Kind(NamedTuple):
     write: Callable[[Span], Iterator[Draft]]
 
 
+class MeasuredWriter:
+    """Writes questions about one video from what was measured of it."""
+
+    name = WRITER
+
+    def __init__(self, measures: Measures, shots: Sequence[Shot], config: QuestionConfig) -> None:
+        self._measures, self._config = measures, config
+        self._cuts_s = tuple(shot.start_s for shot in shots if shot.index > 0)
+
+    def write(self, video: VideoRecord, captions: Sequence[Caption]) -> list[Question]:
+        """Write all that is clear.
+
+        ``max_per_video`` is kept by taking the first of an order that is random and always the same.
+        """
+        questions = [*self._of_windows(video, captions), *self._of_clips(video, captions)]
+        chosen = sorted(questions, key=lambda question: question.question_id)[: self._config.max_per_video]
+        keep = {question.question_id for question in chosen}
+        kept = [question for question in questions if question.question_id in keep]
+        return kept + (_summary(video, captions) if self._config.summaries else [])
+
+    def _of_windows(self, video: VideoRecord, captions: Sequence[Caption]) -> Iterator[Question]:
+        kinds = [kind for kind in self._config.kinds or KINDS if kind in KINDS]
+        for start_s, stop_s in windows(video.duration_s, self._config):
+            span = Span(self._measures, start_s, stop_s, self._cuts_s)
+            for kind in kinds:
+                for draft in KINDS[kind].write(span):
+                    question = _question(video, kind, draft, (start_s, stop_s), captions)
+                    yield _in_form(question, KINDS[kind].answers, self._config)
+
+    def _of_clips(self, video: VideoRecord, captions: Sequence[Caption]) -> Iterator[Question]:
+        wanted = [kind for kind in self._config.kinds if kind in WRITERS]
+        drafts = clip_drafts(self._measures, self._cuts_s, captions, seed=video.video_id) if wanted else ()
+        for draft in drafts:
+            if draft.kind in wanted:
+                question = _clip_question(video, draft, captions)
+                yield _in_form(question, draft.distractors, self._config)
+
+
 def write_questions(
     video: VideoRecord,
     measures: Measures,
@@ -47,21 +92,8 @@ def write_questions(
     captions: Sequence[Caption],
     config: QuestionConfig,
 ) -> list[Question]:
-    """Write all questions about the windows of one video that are clear.
-
-    ``max_per_video`` is kept by taking the first of an order that is random and always the same.
-    """
-    kinds = config.kinds or tuple(KINDS)
-    cuts_s = tuple(shot.start_s for shot in shots if shot.index > 0)
-    questions = []
-    for start_s, stop_s in windows(video.duration_s, config):
-        span = Span(measures, start_s, stop_s, cuts_s)
-        for kind in kinds:
-            for draft in KINDS[kind].write(span):
-                questions.append(_question(video, kind, draft, (start_s, stop_s), captions))
-    chosen = sorted(questions, key=lambda question: question.question_id)[: config.max_per_video]
-    keep = {question.question_id for question in chosen}
-    return [question for question in questions if question.question_id in keep]
+    """Write the questions about one video: see ``MeasuredWriter``."""
+    return MeasuredWriter(measures, shots, config).write(video, captions)
 
 
 def windows(duration_s: float, config: QuestionConfig) -> list[Times]:
@@ -95,6 +127,48 @@ def _question(
         writer=WRITER,
         split=video.split,
     )
+
+
+def _clip_question(video: VideoRecord, draft: ClipDraft, captions: Sequence[Caption]) -> Question:
+    """Make a question about the clips of the whole video; ``draft.clips`` are their numbers."""
+    spans = {line.number: line for line in numbered(captions)}
+    shown = [spans[number] for number in sorted(draft.clips)]
+    return Question(
+        question_id=content_id("question", WRITER, video.video_id, draft.kind, draft.question),
+        video_id=video.video_id,
+        kind=draft.kind,
+        question=draft.question,
+        answer=draft.answer,
+        start_s=0.0,
+        stop_s=video.duration_s,
+        evidence=tuple(
+            Evidence(start_s=line.start_s, stop_s=min(line.stop_s, video.duration_s), clip_id=line.clip_id)
+            for line in shown
+        ),
+        writer=WRITER,
+        split=video.split,
+    )
+
+
+def _in_form(question: Question, wrong: Sequence[str], config: QuestionConfig) -> Question:
+    """Give a question its options where it is to be of the form choice."""
+    if form_of(question.question_id, config.forms) == "open":
+        return question
+    others = [text for text in wrong if text != question.answer]
+    options = options_of(
+        question.answer, others, num_options=config.num_options, seed=question.question_id
+    )  # fmt: skip
+    return question.model_copy(update={"form": "choice", "options": options})
+
+
+def _summary(video: VideoRecord, captions: Sequence[Caption]) -> list[Question]:
+    """Tell the whole video by what its captions say, clip by clip."""
+    lines = lines_of(captions)
+    told = " ".join(f"From {time_text(x.start_s)} to {time_text(x.stop_s)}: {x.text}" for x in lines)
+    if not told:
+        return []
+    draft = ClipDraft(kind="summary", question=DESCRIBE, answer=told, clips=tuple(x.number for x in lines))
+    return [_clip_question(video, draft, captions)]
 
 
 def _clip_at(captions: Sequence[Caption], start_s: float, stop_s: float) -> str | None:

@@ -129,8 +129,13 @@ def run_whole(
 
 
 def stats_key(manifest_key: str) -> str:
-    """Return where the cost of the step lies whose manifest this is."""
-    return manifest_key.removesuffix(".parquet") + ".stats.json"
+    """Return where the cost of the step lies whose manifest (or done-marker) this is."""
+    return f"{manifest_key.rpartition('.')[0]}.stats.json"
+
+
+def write_stats(storage: Storage, manifest_key: str, stats: StepStats) -> None:
+    """Write what a step cost beside its manifest."""
+    storage.put_bytes(stats_key(manifest_key), stats.model_dump_json(indent=1).encode())
 
 
 def read_stats(storage: Storage, manifest_key: str) -> StepStats | None:
@@ -230,7 +235,7 @@ def _write_output(
 ) -> StepResult[ResultT]:
     """Write what it cost, the rejections, then the results, whose manifest says that the step is done."""
     manifest_key, rejections_key = _keys(stats.step, stats.key)
-    workspace.storage.put_bytes(stats_key(manifest_key), stats.model_dump_json(indent=1).encode())
+    write_stats(workspace.storage, manifest_key, stats)
     write_manifest(workspace.storage, rejections_key, rejections, cls=Rejection)
     write_manifest(workspace.storage, manifest_key, results, cls=result_cls)
     return StepResult(list(results), list(rejections), manifest_key, stats.key, reused=False)
