@@ -116,7 +116,16 @@ def write_all_shards(
     """Write and verify every data set of the recipe, one after another."""
     data = recipe.data
     assert data is not None
-    written = [datasets.question_shards(reference, videos, list(scans), questions, data.shards)]
+    written = [
+        datasets.question_shards(
+            reference,
+            videos,
+            list(scans),
+            questions,
+            data.shards,
+            choice_answer=data.questions.choice_answer,
+        )
+    ]
     for captions in data.frame_captions:
         written.append(datasets.frame_caption_shards(reference, videos, captions, data.frames, data.shards))
     for needles in data.needle_sets:

@@ -220,8 +220,8 @@ def question_batch(
 ) -> StepResult[Question]:
     """Write the questions of every video, and check them by what the settings name.
 
-    ``model`` and ``checker`` stand in for the models that ``config`` names. Raises what opening or asking them
-    raises (``ConfigError``, ``InputError``, ``NetworkError``); what is done stays done.
+    ``model`` and ``checker`` stand in for the models that ``config`` names. Raises what opening or asking
+    them raises (``ConfigError``, ``InputError``, ``NetworkError``); what is done stays done.
     """
     model = model or (open_model(config.model, workspace) if config.model else None)
     checker = checker or (open_model(config.checks.model, workspace) if config.checks.model else None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby, pairwise
+from itertools import combinations, groupby, pairwise
 from typing import NamedTuple
 
 from longvila.curation import measure
@@ -28,6 +28,7 @@ _ABSENT_SHARE, _RARE_SHARE = (
 _LIGHT_STEP = 0.09  # of luma, between two clips that differ in light
 _MAX_LIGHT_SAME = 0.03
 _EXTREME_LEAD = 0.05
+_MAX_COMPARISONS = 4  # of a video's clips
 _MOTION = {"still": "almost nothing moves", "slow": "things move a little", "fast": "things move a lot"}
 _LIGHT = ("darker", "about as light", "brighter")
 TEXT_FACTS = ("text", "texts", "on_screen_text")  # where a caption's facts may say what is written
@@ -162,24 +163,29 @@ def _needle(looks: Sequence[Look], _: str) -> Iterator[Draft]:
 
 
 def _cross_clip(looks: Sequence[Look], seed: str) -> Iterator[Draft]:
-    apart = _told_apart(looks)
+    rng = random.Random(seed)
     pairs = [
-        (first, second)
-        for first in apart
-        for second in apart
-        if abs(first.line.number - second.line.number) > 1
+        rng.sample(pair, 2)
+        for pair in combinations(_told_apart(looks), 2)
+        if pair[1].line.number - pair[0].line.number > 1
     ]
-    random.Random(seed).shuffle(pairs)
-    for first, second in pairs[:4]:
-        difference = second.luma - first.luma
-        if _MAX_LIGHT_SAME < abs(difference) < _LIGHT_STEP:
-            continue
-        verdict = 1 if abs(difference) <= _MAX_LIGHT_SAME else 2 if difference > 0 else 0
+    clear = [(pair, verdict) for pair in pairs if (verdict := _compared(*pair)) is not None]
+    for (first, second), verdict in rng.sample(clear, min(_MAX_COMPARISONS, len(clear))):
         question = (
             f"Compared with the part that is mostly {first.colour}, "
             f"how is the light in the part that is mostly {second.colour}?"
         )
-        yield _draft(question, _LIGHT[verdict], _LIGHT, [first, second])
+        yield _draft(question, verdict, _LIGHT, [first, second])
+
+
+def _compared(first: Look, second: Look) -> str | None:
+    """Say how the second clip's light compares with the first one's, when it is clear."""
+    step = second.luma - first.luma
+    if abs(step) <= _MAX_LIGHT_SAME:
+        return _LIGHT[1]
+    if abs(step) < _LIGHT_STEP:
+        return None
+    return _LIGHT[2] if step > 0 else _LIGHT[0]
 
 
 def _unanswerable(looks: Sequence[Look], seed: str) -> Iterator[Draft]:

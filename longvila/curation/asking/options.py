@@ -57,6 +57,8 @@ def options_problem(answer: str, options: Sequence[str]) -> tuple[str, str] | No
             return "options-same", f"two options say the same: {option!r}"
         if " ".join(words(option)) in _UNNAMED:
             return "options-same", f"the option {option!r} speaks of the others"
+    if answer == CANNOT_TELL:  # stands among others too: see arrange
+        return None
     longest, shortest = max(map(len, wrong)), min(map(len, wrong))
     long = len(answer) > _LONGER * longest + _SLACK_CHARS
     if long or _LONGER * len(answer) + _SLACK_CHARS < shortest:
