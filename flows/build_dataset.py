@@ -3,127 +3,115 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from prefect import flow, unmapped
-from prefect.task_runners import ThreadPoolTaskRunner
+from prefect import flow
+from prefect.task_runners import TaskRunner
 
 from flows.common import begin
 from flows.params import BuildParams
-from flows.preflight import check_before_start
+from flows.preflight import check_build
+from flows.runners import batch_runner, over_batches
 from flows.state import check_rejections, remember_dataset, source_marks
 from longvila.config.data import DataConfig
-from longvila.config.recipe import Recipe
 from longvila.config.sourcing import FetchConfig
-from longvila.errors import ConfigError
 from longvila.records import VideoRecord
-from tasks import curation, datasets, fetch
+from tasks import curation, dataset_report, datasets, fetch
 from tasks.contents import BuiltDataset
-from tasks.refs import ManifestRef, WorkspaceRef, join_refs, read_records, write_batches
+from tasks.refs import ManifestRef, WorkspaceRef, join_refs, read_records, write_batch
 from tasks.servers import LOOPBACK, open_workspace, serve_sources
 
 logger = logging.getLogger(__name__)
-BATCHES_AT_ONCE = 2
 
 
 @flow(
     name="build-dataset",
     flow_run_name="build-{params.recipe}",
     description="Fetch, check, cut, caption, ask, and write shards.",
-    task_runner=ThreadPoolTaskRunner(max_workers=BATCHES_AT_ONCE),  # type: ignore[arg-type]
 )
 def build_dataset(params: BuildParams) -> BuiltDataset:
     """Build the recipe's data sets. What is done already is not done again; what is new is added."""
     begin("build-dataset")
-    recipe = check_before_start(params)
-    if recipe.data is None:
-        raise ConfigError(
-            f"Recipe {recipe.name!r} has no data section: its stages name shards that exist already."
-        )
+    recipe = check_build(params)
+    data = recipe.data
     with open_workspace(params.workspace, params.storage) as reference:
-        with serve_sources(recipe.data.sources) as address:
-            fetched, sources = bring_in(recipe.data, reference, address)
-        result = make_datasets(recipe, reference, fetched, sources)
+        with serve_sources(data.sources) as address, batch_runner(data.runner) as runner:
+            fetched, sources = bring_in(runner, data, reference, address)
+            result = make_datasets(runner, data, reference, fetched, sources)
         remember_dataset(reference, recipe.name, result)
-    check_rejections(result, recipe.data)
+        dataset_report.report_dataset(reference, recipe, result)
+    check_rejections(result, data)
     return result
 
 
 def bring_in(
-    data: DataConfig, reference: WorkspaceRef, address: str | None
+    runner: TaskRunner[Any], data: DataConfig, reference: WorkspaceRef, address: str | None
 ) -> tuple[list[ManifestRef], list[ManifestRef]]:
     """Fetch all sources; ``address`` is where those with relative addresses are served."""
     sources = fetch.list_sources(reference, data.sources, data.batch_size)
     config = allow_loopback(data.fetch) if address else data.fetch
-    return over_batches(
-        fetch.fetch_batch, reference, sources, over="sources", config=config, base=address
-    ), sources
+    over = {"sources": sources}
+    return over_batches(runner, fetch.fetch_batch, reference, over, config=config, base=address), sources
 
 
 def make_datasets(
-    recipe: Recipe, reference: WorkspaceRef, fetched: Sequence[ManifestRef], sources: Sequence[ManifestRef]
+    runner: TaskRunner[Any],
+    data: DataConfig,
+    reference: WorkspaceRef,
+    fetched: Sequence[ManifestRef],
+    sources: Sequence[ManifestRef],
 ) -> BuiltDataset:
     """Everything from fetched files to verified shards."""
-    data = recipe.data
-    assert data is not None
-    checked = over_batches(fetch.validate_batch, reference, fetched, over="fetched", config=data.validation)
-    everything = over_batches(
-        curation.scan_batch, reference, checked, over="videos", shots=data.shots, frames=data.frames
-    )
+
+    def each(task: Any, over: Mapping[str, Sequence[ManifestRef]], **same: Any) -> list[ManifestRef]:
+        return over_batches(runner, task, reference, over, **same)
+
+    checked = each(fetch.validate_batch, {"fetched": fetched}, config=data.validation)
+    everything = each(curation.scan_batch, {"videos": checked}, shots=data.shots, frames=data.frames)
     kept = curation.dedup_all(reference, list(checked), list(everything), data.dedup)
-    scans = split_scans(reference, kept, everything, data)
-    curation.check_splits(reference, kept, scans, data.dedup)
-    clips = over_batches(curation.make_clips, reference, scans, over="scans", videos=kept, config=data.clips)
-    captions = over_batches(
-        curation.caption_clips, reference, scans, over="scans", videos=kept, clips=clips, config=data.captions
-    )
-    asked = over_batches(
-        curation.write_questions,
-        reference,
-        scans,
-        over="scans",
-        videos=kept,
-        captions=captions,
-        config=data.questions,
-    )
+    batches = kept_batches(reference, kept, everything)
+    curation.check_splits(reference, kept, list(batches["scans"]), data.dedup)
+    clips = each(curation.make_clips, batches, config=data.clips)
+    captions = each(curation.caption_clips, {**batches, "clips": clips}, config=data.captions)
+    said = {"captions": captions}
+    if data.captions.levels:
+        said["summaries"] = each(curation.summarise_videos, {**batches, **said}, config=data.captions)
+    asked = each(curation.write_questions, {**batches, **said}, config=data.questions)
     questions = curation.filter_questions(reference, kept, asked)
-    written = write_all_shards(recipe, reference, kept, scans, questions)
+    written = write_all_shards(data, reference, kept, batches["scans"], questions)
     steps = [join_refs(step) for step in (fetched, checked, everything)] + [kept]
-    steps += [join_refs(step) for step in (clips, captions, asked)] + [questions]
+    steps += [join_refs(step) for step in (clips, *said.values(), asked)] + [questions]
     workspace = reference.open()
     return BuiltDataset(
         datasets={ref.name: workspace.url(f"shards/{ref.name}") for ref in written},
         sources=source_marks(workspace, sources, fetched),
         videos=kept,
-        scans=tuple(scans),
+        scans=tuple(batches["scans"]),
         captions=tuple(captions),
         questions=questions,
         steps=tuple(steps),
-        rejections=(*fetched, *checked, *everything, kept, *clips, *captions, *asked, questions),
+        rejections=tuple(
+            ref
+            for step in (fetched, checked, everything, [kept], clips, *said.values(), asked, [questions])
+            for ref in step
+        ),
         num_rejected_sources=sum(step.num_rejections for step in steps[:4]),
         reused=all(step.reused for step in steps) and all(ref.reused for ref in written),
     )
 
 
 def write_all_shards(
-    recipe: Recipe,
+    data: DataConfig,
     reference: WorkspaceRef,
     videos: ManifestRef,
     scans: Sequence[ManifestRef],
     questions: ManifestRef,
 ) -> list[datasets.DatasetRef]:
     """Write and verify every data set of the recipe, one after another."""
-    data = recipe.data
-    assert data is not None
     written = [
         datasets.question_shards(
-            reference,
-            videos,
-            list(scans),
-            questions,
-            data.shards,
-            choice_answer=data.questions.choice_answer,
+            reference, videos, list(scans), questions, data.shards, choice_answer=data.questions.choice_answer
         )
     ]
     for captions in data.frame_captions:
@@ -137,30 +125,25 @@ def write_all_shards(
     return written
 
 
-def split_scans(
-    reference: WorkspaceRef, kept: ManifestRef, everything: Sequence[ManifestRef], data: DataConfig
-) -> list[ManifestRef]:
-    """The scans of the videos that were kept, in batches."""
+def kept_batches(
+    reference: WorkspaceRef, kept: ManifestRef, everything: Sequence[ManifestRef]
+) -> dict[str, list[ManifestRef]]:
+    """The videos that were kept and their scans, batch by batch as they were scanned.
+
+    A batch whose videos were all rejected is left out. Batches stay what they are when the set grows.
+    """
     from longvila.curation.scan import Scan
 
     workspace = reference.open()
-    ids = {video.video_id for video in read_records(workspace, kept, VideoRecord)}
-    scans = [scan for scan in read_records(workspace, everything, Scan) if scan.video_id in ids]
-    return write_batches(workspace, "scans", scans, Scan, size=data.batch_size)
-
-
-def over_batches(
-    task: Any, reference: WorkspaceRef, batches: Sequence[ManifestRef], *, over: str, **same: Any
-) -> list[ManifestRef]:
-    """Run a task on every batch (its parameter ``over``), two at a time, and wait.
-
-    The first error of any batch is raised.
-    """
-    if len(batches) == 1:
-        return [task(workspace=reference, **{over: batches[0]}, **same)]
-    fixed = {name: unmapped(value) for name, value in same.items()}
-    futures = task.map(workspace=unmapped(reference), **{over: list(batches)}, **fixed)
-    return [future.result() for future in futures]
+    videos = {video.video_id: video for video in read_records(workspace, kept, VideoRecord)}
+    batches: dict[str, list[ManifestRef]] = {"videos": [], "scans": []}
+    for batch in everything:
+        scans = [scan for scan in read_records(workspace, batch, Scan) if scan.video_id in videos]
+        own: list[VideoRecord] = [videos[scan.video_id] for scan in scans]
+        if scans:
+            batches["scans"].append(write_batch(workspace, "scans", scans, Scan))
+            batches["videos"].append(write_batch(workspace, "videos", own, VideoRecord))
+    return batches
 
 
 def allow_loopback(config: FetchConfig) -> FetchConfig:

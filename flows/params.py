@@ -8,7 +8,7 @@ from pydantic import Field
 
 from longvila.config.model import Settings
 from longvila.config.overrides import parse_overrides
-from longvila.config.recipe import Recipe
+from longvila.config.recipe import DataRecipe, Recipe
 from longvila.config.stage import StageName
 
 
@@ -38,11 +38,21 @@ class FlowParams(Settings):
         return load_recipe(self.recipe, overrides=parse_overrides(self.overrides))
 
 
-class BuildParams(FlowParams):
+class DataParams(FlowParams):
+    """What the flows need that look at a recipe's data alone."""
+
+    def load_data_recipe(self) -> DataRecipe:
+        """The recipe's data with the overrides in it. Errors as ``longvila.config.load_data_recipe``."""
+        from longvila.config.load import load_data_recipe
+
+        return load_data_recipe(self.recipe, overrides=parse_overrides(self.overrides))
+
+
+class BuildParams(DataParams):
     """Build a data set: sources → shots → clips → captions → questions → shards."""
 
 
-class RefreshParams(FlowParams):
+class RefreshParams(DataParams):
     """Look for what is new in the sources and build only that."""
 
     evaluate: bool = Field(default=True, description="evaluate the newest checkpoint when the data changed")

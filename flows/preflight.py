@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from flows.params import FlowParams, LifecycleParams
-from longvila.config.recipe import Recipe
+from flows.params import DataParams, FlowParams, LifecycleParams
+from longvila.config.recipe import DataRecipe, Recipe
 from longvila.config.sources import is_relative, load_sources, source_list_path
 from longvila.errors import InputError
-from longvila.planning.disk import check_free_space, estimate_bytes
+from longvila.planning.disk import RESERVE_BYTES, check_free_space, estimate_bytes, shard_bytes
 from longvila.records import Source, Split
 
 
@@ -19,16 +19,22 @@ def check_before_start(params: FlowParams) -> Recipe:
     Raises ``ConfigError`` or ``InputError`` for the recipe and its sources, ``MachineError`` for a workspace
     that cannot be written or a disk too small for what the recipe needs.
     """
-    from longvila.storage import Workspace
-
     recipe = params.load_recipe()
     check_places(recipe)
     source_bytes = check_sources(recipe)
     if isinstance(params, LifecycleParams):
         check_heldout(recipe)
-    # "s3" is a server that the flow itself starts below the workspace; other storages are looked at here.
-    workspace = Workspace.open(params.workspace, None if params.storage == "s3" else params.storage)
-    check_free_space(workspace.root, estimate_bytes(recipe, source_bytes=source_bytes))
+        check_models(recipe)
+    _check_workspace(params, estimate_bytes(recipe, source_bytes=source_bytes))
+    return recipe
+
+
+def check_build(params: DataParams) -> DataRecipe:
+    """Return the recipe of a data set when the build can start. Raises as ``check_before_start``."""
+    recipe = params.load_data_recipe()
+    source_bytes = check_sources(recipe)
+    check_models(recipe)
+    _check_workspace(params, RESERVE_BYTES + source_bytes + shard_bytes(recipe.data))
     return recipe
 
 
@@ -58,7 +64,7 @@ def check_places(recipe: Recipe) -> None:
             )
 
 
-def check_sources(recipe: Recipe) -> int:
+def check_sources(recipe: Recipe | DataRecipe) -> int:
     """Check that the source list can be read; return the bytes of the sources that lie beside it."""
     if recipe.data is None:
         return 0
@@ -78,6 +84,25 @@ def check_sources(recipe: Recipe) -> int:
     )
 
 
+def check_models(recipe: Recipe | DataRecipe) -> None:
+    """Look whether the language models that the data needs are there: weights, or an endpoint that answers.
+
+    Nothing is asked where the recipe names none. Raises as ``check_model`` of ``longvila.curation.language``.
+    """
+    if recipe.data is None:
+        return
+    questions = recipe.data.questions
+    sections = (recipe.data.captions, questions, getattr(questions, "checks", None))
+    configs = [found for section in sections if (found := getattr(section, "model", None)) is not None]
+    if not configs:
+        return
+    from longvila.curation.language.opening import check_model
+
+    for number, config in enumerate(configs):
+        if config not in configs[:number]:
+            check_model(config)
+
+
 def check_heldout(recipe: Recipe) -> None:
     """Check that there are videos to evaluate on, where the recipe evaluates. Raises ``InputError``."""
     wanted = recipe.evaluation
@@ -90,6 +115,15 @@ def _need_split(listed: Path, sources: Sequence[Source], split: Split) -> None:
         raise InputError(
             f"The source list {listed} has no video of split {split!r}. Add one, or change a split."
         )
+
+
+def _check_workspace(params: FlowParams, needed_bytes: int) -> None:
+    """Open the workspace and look for so much free space."""
+    from longvila.storage import Workspace
+
+    # "s3" is a server that the flow itself starts below the workspace; other storages are looked at here.
+    workspace = Workspace.open(params.workspace, None if params.storage == "s3" else params.storage)
+    check_free_space(workspace.root, needed_bytes)
 
 
 def workspace_folder(params: FlowParams) -> Path:

@@ -15,7 +15,6 @@ from flows.params import BuildParams, EvaluateParams, RefreshParams, narrow
 from flows.results import RefreshResult
 from flows.state import marks_of, recall_dataset
 from longvila.config.sources import load_sources
-from longvila.errors import ConfigError
 from tasks.artifacts import add_note
 from tasks.checkpoints import has_checkpoint
 from tasks.servers import open_workspace
@@ -35,9 +34,7 @@ def refresh(params: RefreshParams) -> Any:
     as *Skipped*.
     """
     begin("refresh-dataset")
-    recipe = params.load_recipe()
-    if recipe.data is None:
-        raise ConfigError(f"Recipe {recipe.name!r} has no data section: there is nothing to refresh.")
+    recipe = params.load_data_recipe()
     with open_workspace(params.workspace, params.storage) as reference:
         before = recall_dataset(reference, recipe.name)
         known = before.sources if before else {}

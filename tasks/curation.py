@@ -16,7 +16,6 @@ from longvila.curation.dedup import VERSION, SplitReport
 from longvila.curation.scan import Scan, load_thumbs
 from longvila.errors import InputError
 from longvila.records import Caption, Clip, Question, VideoRecord
-from longvila.storage import Workspace
 from tasks.artifacts import add_picture, add_table
 from tasks.marks import mark_for
 from tasks.policy import HOUR_S, is_transient
@@ -92,29 +91,61 @@ def make_clips(
     """Join the shots of each video into clips."""
     opened = workspace.open()
     scanned = read_records(opened, scans, Scan)
-    result = build.clips_batch(opened, _videos_of(opened, videos, scanned), scanned, config)
+    result = build.clips_batch(opened, read_records(opened, videos, VideoRecord), scanned, config)
     return step_ref("clips", result, num_items=len(scanned))
 
 
-@task(timeout_seconds=4 * HOUR_S, tags=["curation"], task_run_name="captions-{scans.num_results}")
+@task(
+    retries=2,
+    retry_delay_seconds=[60, 300],
+    retry_condition_fn=is_transient,
+    timeout_seconds=24 * HOUR_S,
+    tags=["curation"],
+    task_run_name="captions-{scans.num_results}",
+)
 def caption_clips(
     workspace: WorkspaceRef,
     videos: ManifestRef,
     scans: ManifestRef,
-    clips: list[ManifestRef],
+    clips: ManifestRef,
     config: CaptionConfig,
 ) -> ManifestRef:
-    """Describe the clips of each video, in order, by what is measured in them."""
+    """Describe the clips of each video: by what is measured in them, or by a language model."""
     opened = workspace.open()
     scanned = read_records(opened, scans, Scan)
-    listed = _videos_of(opened, videos, scanned)
+    listed = read_records(opened, videos, VideoRecord)
     made = read_records(opened, clips, Clip)
     progress = StepProgress("captions", unit="videos")
     result = build.caption_batch(opened, listed, scanned, made, config, progress=progress)
     if result.results:
         sheet = report.contact_sheet(load_thumbs(opened, scanned[0]), result.results[:1])
         add_picture("clip", sheet[0].jpeg, media_type="image/jpeg", description=sheet[0].text)
-    return step_ref("captions", result, num_items=len(scanned))
+    return step_ref("captions", result, num_items=len(made))
+
+
+@task(
+    retries=2,
+    retry_delay_seconds=[60, 300],
+    retry_condition_fn=is_transient,
+    timeout_seconds=24 * HOUR_S,
+    tags=["curation"],
+    task_run_name="summaries-{scans.num_results}",
+)
+def summarise_videos(
+    workspace: WorkspaceRef,
+    videos: ManifestRef,
+    scans: ManifestRef,
+    captions: ManifestRef,
+    config: CaptionConfig,
+) -> ManifestRef:
+    """Tell chapters and whole videos from the captions of their clips, as far as the recipe asks for them."""
+    opened = workspace.open()
+    scanned = read_records(opened, scans, Scan)
+    listed = read_records(opened, videos, VideoRecord)
+    said = read_records(opened, captions, Caption)
+    progress = StepProgress("summaries", unit="videos")
+    result = build.summary_batch(opened, listed, scanned, said, config, progress=progress)
+    return step_ref("summaries", result, num_items=len(scanned))
 
 
 @task(
@@ -129,14 +160,15 @@ def write_questions(
     workspace: WorkspaceRef,
     videos: ManifestRef,
     scans: ManifestRef,
-    captions: list[ManifestRef],
+    captions: ManifestRef,
     config: QuestionConfig,
+    summaries: ManifestRef | None = None,
 ) -> ManifestRef:
     """Write questions with their evidence, by measuring or by a language model, and check them."""
     opened = workspace.open()
     scanned = read_records(opened, scans, Scan)
-    listed = _videos_of(opened, videos, scanned)
-    said = read_records(opened, captions, Caption)
+    listed = read_records(opened, videos, VideoRecord)
+    said = read_records(opened, [captions, *([summaries] if summaries else [])], Caption)
     progress = StepProgress("questions", unit="videos")
     result = build.question_batch(opened, listed, scanned, said, config, progress=progress)
     return step_ref("questions", result, num_items=len(scanned))
@@ -168,9 +200,3 @@ def filter_questions(workspace: WorkspaceRef, videos: ManifestRef, written: list
 def _compared(found: SplitReport) -> str:
     nearest = "none compared" if found.nearest_distance is None else f"nearest {found.nearest_distance} bits"
     return f"{found.num_heldout_pictures} × {found.num_train_pictures} pictures, {nearest} of 64 apart"
-
-
-def _videos_of(workspace: Workspace, videos: ManifestRef, scans: list[Scan]) -> list[VideoRecord]:
-    """The videos that a batch of scans is of."""
-    wanted = {found.video_id for found in scans}
-    return [video for video in read_records(workspace, videos, VideoRecord) if video.video_id in wanted]

@@ -18,7 +18,7 @@ from longvila.data import SampleWithFrames, VerifyReport, open_index, verify_dat
 from longvila.errors import InputError
 from longvila.media.jpeg import pack_frames
 from longvila.records import Question, Sample, Split, VideoRecord
-from longvila.storage import Workspace
+from longvila.storage import Stopwatch, Workspace, add_up, write_stats
 from tasks.artifacts import add_table
 from tasks.banks import load_bank, videos_of
 from tasks.marks import mark_for
@@ -173,7 +173,11 @@ def verify_shards(workspace: WorkspaceRef, name: str, decode: bool = True) -> Ve
     done = mark.read(opened, VerifyReport)
     if isinstance(done, VerifyReport):
         return done
-    report = verify_dataset(opened.storage, name, decode=decode)
+    with Stopwatch() as watch:
+        report = verify_dataset(opened.storage, name, decode=decode)
+    count = report.num_samples
+    cost = add_up("verify", name, [watch.cost], num_items=count, num_processed=count)
+    write_stats(opened.storage, mark.key, cost)
     add_table(f"verify-{name}", [report.model_dump(mode="json", exclude={"problems"})])
     if not report.ok:
         shown = "\n".join(report.problems[:10])
@@ -201,8 +205,12 @@ def _write(
         return done.model_copy(update={"reused": True})
     progress = StepProgress(f"shards {name}", unit="samples")
     counted = _Counted(progress, num_samples)
-    for split, composed in splits.items():
-        write_dataset(workspace.storage, name, split, counted(composed()), target_bytes=shards.target_bytes)
+    with Stopwatch() as watch:
+        for split, composed in splits.items():
+            made = counted(composed())
+            write_dataset(workspace.storage, name, split, made, target_bytes=shards.target_bytes)
+    cost = add_up("shards", name, [watch.cost], num_items=num_samples, num_processed=num_samples)
+    write_stats(workspace.storage, mark.key, cost)
     ref = open_index(workspace.storage, name).ref()
     written = DatasetRef(
         name=name,

@@ -78,16 +78,22 @@ def write_batches(
     workspace: Workspace, name: str, records: Sequence[RecordT], cls: type[RecordT], *, size: int
 ) -> list[ManifestRef]:
     """Write records as manifests of at most ``size`` rows, the unit that a task works on."""
+    return [
+        write_batch(workspace, name, records[start : start + size], cls)
+        for start in range(0, len(records), size)
+    ]
+
+
+def write_batch(
+    workspace: Workspace, name: str, records: Sequence[RecordT], cls: type[RecordT]
+) -> ManifestRef:
+    """Write records as one manifest that is named by their content."""
     from longvila.storage import write_manifest
 
-    refs = []
-    for start in range(0, len(records), size):
-        batch = records[start : start + size]
-        key = f"manifests/{name}/{content_id([row.model_dump(mode='json') for row in batch])}.parquet"
-        if not workspace.storage.exists(key):
-            write_manifest(workspace.storage, key, batch, cls=cls)
-        refs.append(ManifestRef(step=name, key=key, num_items=len(batch), num_results=len(batch)))
-    return refs
+    key = f"manifests/{name}/{content_id([row.model_dump(mode='json') for row in records])}.parquet"
+    if not workspace.storage.exists(key):
+        write_manifest(workspace.storage, key, records, cls=cls)
+    return ManifestRef(step=name, key=key, num_items=len(records), num_results=len(records))
 
 
 def join_refs(refs: Sequence[ManifestRef]) -> ManifestRef:

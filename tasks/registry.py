@@ -71,6 +71,7 @@ TASKS: dict[str, TaskEntry] = {
         ("datasets", "needle_shards", "Compose a set of needle videos and write its shards."),
         ("datasets", "recall_shards", "Write a set of text-only recall samples."),
         ("datasets", "verify_shards", "Read shards back and check them against their index."),
+        ("dataset_report", "report_dataset", "Report on a data build, and write its data sets' cards."),
         ("model", "build_tokenizer", "Make a word-level tokenizer from the data sets' text."),
         ("model", "prepare_tower", "Prepare a tower that has no pre-trained weights."),
         ("model", "prepare_start", "Make the checkpoint that the first stage starts from."),

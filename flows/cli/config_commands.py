@@ -30,21 +30,22 @@ def show(
     as_json: Annotated[bool, typer.Option("--json", help="JSON instead of YAML")] = False,
 ) -> None:
     """Print a recipe with every default and every --set in it."""
-    from longvila.config import dump_settings, load_recipe, parse_overrides
+    from longvila.config import dump_settings, load_any_recipe, parse_overrides
 
-    loaded = load_recipe(recipe, overrides=parse_overrides(changes or []))
+    loaded = load_any_recipe(recipe, overrides=parse_overrides(changes or []))
     typer.echo(loaded.model_dump_json(indent=2) if as_json else dump_settings(loaded))
 
 
 @app.command()
 def validate(recipe: RecipeArgument, changes: SetOption = None) -> None:
     """Check a recipe; every wrong field is named at once."""
-    from longvila.config import load_recipe, load_sources, parse_overrides
+    from longvila.config import Recipe, load_any_recipe, load_sources, parse_overrides
 
-    loaded = load_recipe(recipe, overrides=parse_overrides(changes or []))
+    loaded = load_any_recipe(recipe, overrides=parse_overrides(changes or []))
     if loaded.data is not None:
         load_sources(loaded.data.sources)
-    typer.echo(f"{loaded.name} is valid: {', '.join(stage.name for stage in loaded.stages)}")
+    parts = [stage.name for stage in loaded.stages] if isinstance(loaded, Recipe) else ["data alone"]
+    typer.echo(f"{loaded.name} is valid: {', '.join(parts)}")
 
 
 @app.command()

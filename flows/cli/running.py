@@ -15,7 +15,7 @@ from typing import Any
 
 from flows.cli.display import progress_display
 from flows.cli.runtime import has_server, prepare_environment, set_up_logging
-from flows.params import FlowParams
+from flows.params import DataParams, FlowParams
 from flows.registry import FlowEntry
 from longvila.errors import ConfigError, ExitCode, NetworkError, Stopped
 
@@ -24,10 +24,13 @@ logger = logging.getLogger(__name__)
 
 def run_flow(entry: FlowEntry, params: FlowParams, *, debug: bool, json_lines: bool) -> None:
     """Check what can be checked without Prefect, then run the flow; the result is the last line printed."""
-    from flows.preflight import check_before_start
+    from flows.preflight import check_before_start, check_build
 
     set_up_logging(debug=debug, json_lines=json_lines)
-    check_before_start(params)
+    if isinstance(params, DataParams):
+        check_build(params)
+    else:
+        check_before_start(params)
     prepare_environment(Path(params.workspace))
     check_server()
     with _server(), stop_on_interrupt(), progress_display(json_lines=json_lines):

@@ -4,6 +4,8 @@ from longvila.config.data import DataConfig
 from longvila.config.evaluation import EvalConfig
 from longvila.config.load import (
     dump_settings,
+    load_any_recipe,
+    load_data_recipe,
     load_recipe,
     load_settings,
     recipe_names,
@@ -12,7 +14,7 @@ from longvila.config.load import (
 )
 from longvila.config.model import LlmConfig, ModelConfig, ProjectorConfig, Settings, VisionConfig
 from longvila.config.overrides import apply_overrides, parse_overrides
-from longvila.config.recipe import ControlConfig, Recipe, TowerConfig
+from longvila.config.recipe import ControlConfig, DataRecipe, Recipe, TowerConfig
 from longvila.config.sources import load_sources, source_list_path
 from longvila.config.stage import STAGES, LoraConfig, MixtureEntry, OptimizerConfig, StageConfig, StageName
 
@@ -20,6 +22,7 @@ __all__ = [
     "STAGES",
     "ControlConfig",
     "DataConfig",
+    "DataRecipe",
     "EvalConfig",
     "LlmConfig",
     "LoraConfig",
@@ -35,6 +38,8 @@ __all__ = [
     "VisionConfig",
     "apply_overrides",
     "dump_settings",
+    "load_any_recipe",
+    "load_data_recipe",
     "load_recipe",
     "load_settings",
     "load_sources",

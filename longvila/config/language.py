@@ -185,7 +185,15 @@ class CaptionConfig(Settings):
             raise ValueError("captioner: model needs the section model: (kind, model, base_url, …)")
         if self.captioner == "measured" and self.model is not None:
             raise ValueError("model: is given but not used. Set captioner: model, or remove it")
+        if self.captioner == "measured" and self.levels:
+            raise ValueError("summary_prompt and chapter_prompt need captioner: model")
         return self
+
+    @property
+    def levels(self) -> tuple[str, ...]:
+        """What is told beside the clips: chapter, video."""
+        named = {"chapter": self.chapter_prompt, "video": self.summary_prompt}
+        return tuple(level for level, prompt in named.items() if prompt)
 
     def decides_captions(self) -> dict[str, Any]:
         """What of this decides the captions: the key of what is done already."""

@@ -13,7 +13,8 @@ from pydantic import BaseModel, ValidationError
 
 from longvila.config.explain import explain
 from longvila.config.overrides import apply_overrides
-from longvila.config.recipe import Recipe
+from longvila.config.recipe import DataRecipe, Recipe
+from longvila.config.roots import dataset_roots
 from longvila.errors import ConfigError, InputError
 
 MAX_FILE_BYTES = 4 * 2**20
@@ -34,13 +35,44 @@ def load_recipe(name_or_path: str | Path, *, overrides: Mapping[str, Any] | None
     return load_settings(recipe_path(name_or_path), Recipe, overrides=overrides, what="recipe")
 
 
+def load_data_recipe(name_or_path: str | Path, *, overrides: Mapping[str, Any] | None = None) -> DataRecipe:
+    """Load what a recipe says of its data set; the recipe may hold nothing else.
+
+    Raises as ``load_recipe``, and ``ConfigError`` when the recipe has no data section.
+    """
+    loaded = load_any_recipe(name_or_path, overrides=overrides)
+    if isinstance(loaded, DataRecipe):
+        return loaded
+    if loaded.data is None:
+        raise ConfigError(
+            f"Recipe {loaded.name!r} has no data section: its stages name shards that exist already. "
+            "Give a recipe with one."
+        )
+    return DataRecipe(name=loaded.name, description=loaded.description, data=loaded.data)
+
+
+def load_any_recipe(
+    name_or_path: str | Path, *, overrides: Mapping[str, Any] | None = None
+) -> Recipe | DataRecipe:
+    """Load a recipe of either kind: one that has neither ``model`` nor ``stages`` describes data alone."""
+    path = recipe_path(name_or_path)
+    origin = f"recipe {path}"
+    text = _read(path, what="recipe")
+    data = _parse(text, origin=origin)
+    model = Recipe if {"model", "stages"} & set(data) else DataRecipe
+    return validate(model, data, origin=origin, text=text, overrides=overrides)
+
+
 def recipe_path(name_or_path: str | Path) -> Path:
-    """Where the recipe lies. Raises ``InputError`` with the known names."""
+    """Where the recipe lies: packaged, or ``datasets/NAME/recipe.yaml``. Raises ``InputError``."""
     given = str(name_or_path)
     if Path(given).suffix in (".yaml", ".yml") or "/" in given:
         return Path(given)
     if given in recipe_names():
         return Path(str(resources.files("longvila.config") / "recipes" / f"{given}.yaml"))
+    for root in dataset_roots():
+        if (root / given / "recipe.yaml").is_file():
+            return root / given / "recipe.yaml"
     if Path(given).is_file():
         return Path(given)
     close = difflib.get_close_matches(given, recipe_names(), n=1)

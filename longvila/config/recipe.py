@@ -12,6 +12,8 @@ from longvila.config.evaluation import EvalConfig
 from longvila.config.model import NAME, ModelConfig, Settings
 from longvila.config.stage import STAGES, OptimizerConfig, StageConfig, StageName
 
+RECIPE_NAME = r"^[a-z0-9][a-z0-9._-]*$"
+
 
 class TowerConfig(Settings):
     """A small classification run that prepares a tower which has no pre-trained weights.
@@ -38,10 +40,18 @@ class ControlConfig(Settings):
     like: StageName
 
 
+class DataRecipe(Settings):
+    """A data set alone: what the file says that has neither a model nor stages."""
+
+    name: str = Field(pattern=RECIPE_NAME)
+    description: str = ""
+    data: DataConfig
+
+
 class Recipe(Settings):
     """One model's life: data, model, five stages, evaluation."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]*$")
+    name: str = Field(pattern=RECIPE_NAME)
     description: str = ""
     model: ModelConfig
     data: DataConfig | None = Field(

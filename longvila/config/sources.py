@@ -6,7 +6,6 @@ A list is YAML: ``sources`` (each a ``Source``; ``source_id`` is the file's stem
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -15,11 +14,9 @@ from pydantic import Field
 
 from longvila.config.load import load_settings
 from longvila.config.model import Settings
+from longvila.config.roots import dataset_roots
 from longvila.errors import ConfigError, InputError
 from longvila.records import Source, Split
-
-PACKAGED = Path(__file__).resolve().parents[1] / "_datasets"
-REPOSITORY = Path(__file__).resolve().parents[2] / "datasets"
 
 
 class SourceEntry(Settings):
@@ -53,12 +50,6 @@ class SourceList(Settings):
     description: str = ""
     defaults: SourceDefaults = SourceDefaults()
     sources: tuple[SourceEntry, ...] = Field(min_length=1)
-
-
-def dataset_roots() -> list[Path]:
-    """Where ``NAME`` is looked for: ``LONGVILA_DATASETS_DIR``, the repository, the packaged copy."""
-    given = os.environ.get("LONGVILA_DATASETS_DIR")
-    return [*([Path(given)] if given else []), REPOSITORY, PACKAGED]
 
 
 def source_list_path(name_or_path: str) -> Path:

@@ -43,6 +43,7 @@ class ValidateConfig(Settings):
 class DedupConfig(Settings):
     """Near-duplicate detection by perceptual hashes of sampled frames."""
 
+    near: bool = Field(default=True, description="false: only files that are the same byte for byte")
     frames_per_s: float = Field(default=1.0, gt=0)
     max_distance: int = Field(
         default=8, ge=0, description="Hamming distance of two 64-bit hashes that count as the same picture"

@@ -11,12 +11,14 @@ of its inputs and settings (``longvila.storage.steps``), so a changed setting re
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from longvila.config.footage import ClipConfig, FramesConfig, ShotConfig
 from longvila.config.language import CaptionConfig, QuestionConfig
 from longvila.config.sourcing import DedupConfig, FetchConfig, ValidateConfig
 from longvila.curation import (
+    captioners,
     captions,
     clips,
     dedup,
@@ -25,10 +27,12 @@ from longvila.curation import (
     questions,
     samples,
     scan,
+    summaries,
     validate,
 )
 from longvila.curation.asking.outline import lines_of
 from longvila.curation.asking.steps import Told, check_settings, checker_of, write_with_model
+from longvila.curation.captioners import Captioner, Footage
 from longvila.curation.download import Downloader
 from longvila.curation.fetch import FetchedVideo
 from longvila.curation.language.opening import open_model
@@ -41,6 +45,7 @@ from longvila.storage import StepResult, Workspace, run_step, run_whole
 
 Progress = Callable[[int, int], None] | None
 CONNECTIONS = 4
+VIDEOS_AT_ONCE = 16  # whose clips a language model is shown; each holds the frames that are shown
 
 
 class Timeline(Record):
@@ -189,21 +194,62 @@ def caption_batch(
     *,
     progress: Progress = None,
 ) -> StepResult[Caption]:
-    """Describe every clip."""
+    """Describe every clip. A clip that could not be described is a rejection with the clip's id.
 
-    def process(item: Timeline) -> list[Caption]:
-        captioner = captions.MeasuredCaptioner(scan.load_measures(workspace, item.scan), item.scan.shots)
-        return [captioner.caption(clip) for clip in item.clips]
+    Raises ``ConfigError`` and ``InputError`` for the model and its prompt, ``TransientError`` when an
+    endpoint is down for all; what is said already stays said.
+    """
+    items = _timelines(videos, scans, made=made)
 
+    def run(
+        captioner: Captioner, *, version: int, settings: dict[str, Any], workers: int
+    ) -> StepResult[Caption]:
+        return run_step(
+            workspace,
+            name=captioners.STEP,
+            version=version,
+            settings=settings,
+            items=items,
+            process=lambda item: captioners.caption_or_reject(captioner, _footage(workspace, item)),
+            result_cls=Caption,
+            progress=progress,
+            retried_reasons=captioners.PASSING_REASONS,
+            workers=workers,
+        )
+
+    if config.model is None:
+        settings = config.decides_captions()
+        return run(captioners.MeasuredClips(), version=captions.VERSION, settings=settings, workers=1)
+    threads = config.model.threads
+    with ThreadPoolExecutor(threads, thread_name_prefix="caption") as pool:
+        captioner = captioners.ModelCaptioner(open_model(config.model, workspace), config, pool)
+        workers = min(threads, VIDEOS_AT_ONCE)
+        return run(captioner, version=captioners.VERSION, settings=captioner.decides, workers=workers)
+
+
+def summary_batch(
+    workspace: Workspace,
+    videos: Sequence[VideoRecord],
+    scans: Sequence[Scan],
+    captioned: Sequence[Caption],
+    config: CaptionConfig,
+    *,
+    progress: Progress = None,
+) -> StepResult[Caption]:
+    """Tell chapters and whole videos from the captions of their clips. Raises as ``caption_batch``."""
+    assert config.model is not None
+    summariser = summaries.Summariser(open_model(config.model, workspace), config)
     return run_step(
         workspace,
-        name="captions",
-        version=captions.VERSION,
-        settings=config,
-        items=_timelines(videos, scans, made=made),
-        process=process,
+        name=summaries.STEP,
+        version=summaries.VERSION,
+        settings=summariser.decides,
+        items=_timelines(videos, scans, captioned=captioned),
+        process=lambda item: summariser.summarise(item.captions),
         result_cls=Caption,
         progress=progress,
+        retried_reasons=captioners.PASSING_REASONS,
+        workers=min(config.model.threads, VIDEOS_AT_ONCE),
     )
 
 
@@ -305,6 +351,16 @@ def _timelines(
         )
         for video in videos
     ]
+
+
+def _footage(workspace: Workspace, item: Timeline) -> Footage:
+    return Footage(
+        video=item.video,
+        clips=item.clips,
+        shots=item.scan.shots,
+        load_measures=lambda: scan.load_measures(workspace, item.scan),
+        load_strip=lambda: scan.load_strip(workspace, item.scan),
+    )
 
 
 def _measures(workspace: Workspace, scans: Any) -> dict[str, Measures]:

@@ -136,6 +136,8 @@ def _twin(
     if video.video_id in kept:
         other = kept[video.video_id]
         return _rejection(video, "duplicate", f"the same file as {other.source_id}, byte for byte")
+    if not config.near:
+        return None
     ours = pictures(measured[video.video_id], per_s=config.frames_per_s)
     for other in kept.values():
         distances, _ = nearest_in(ours.hashes, measured[other.video_id].hashes)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+from longvila.config.data import DataConfig
 from longvila.config.model import ModelConfig
 from longvila.config.recipe import Recipe
 from longvila.config.stage import StageConfig
@@ -25,7 +26,7 @@ def estimate_bytes(recipe: Recipe, *, source_bytes: int = 0) -> int:
     weights = count_weights(recipe.model)
     per_stage = [stage_bytes(stage, weights) for stage in recipe.stages]
     controls = len(recipe.controls) * weights * 4
-    return RESERVE_BYTES + source_bytes + shard_bytes(recipe) + sum(per_stage) + controls
+    return RESERVE_BYTES + source_bytes + shard_bytes(recipe.data) + sum(per_stage) + controls
 
 
 def count_weights(model: ModelConfig) -> int:
@@ -50,14 +51,14 @@ def stage_bytes(stage: StageConfig, weights: int) -> int:
     return (stage.keep_checkpoints + 1) * resume + weights * BYTES_PER_WEIGHT[stage.dtype]
 
 
-def shard_bytes(recipe: Recipe) -> int:
+def shard_bytes(data: DataConfig | None) -> int:
     """Frames of the composed sets, as JPEG. Those of real videos are smaller than the videos themselves."""
-    if recipe.data is None:
+    if data is None:
         return 0
-    frame = int(recipe.data.frames.size**2 * JPEG_BYTES_PER_PIXEL) + 256
-    needles = sum(s.num_samples * (s.min_frames + s.max_frames) // 2 for s in recipe.data.needle_sets)
-    captions = sum(s.num_samples for s in recipe.data.frame_captions)
-    texts = sum(s.num_samples * s.max_tokens * 4 for s in recipe.data.recall_texts)
+    frame = int(data.frames.size**2 * JPEG_BYTES_PER_PIXEL) + 256
+    needles = sum(s.num_samples * (s.min_frames + s.max_frames) // 2 for s in data.needle_sets)
+    captions = sum(s.num_samples for s in data.frame_captions)
+    texts = sum(s.num_samples * s.max_tokens * 4 for s in data.recall_texts)
     return (needles + captions) * frame + texts
 
 

@@ -2,26 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
-from longvila.errors import InputError
 from longvila.evaluation import plots
-from longvila.evaluation.results import KindScore
-from longvila.evaluation.statistics import Share
 from longvila.report.content import Evaluated, Picture, ReportData
+from longvila.report.templating import template_environment
 from longvila.report.verdicts import judge
-
-SIGNATURES = {
-    b"\x89PNG": "image/png",
-    b"\xff\xd8\xff": "image/jpeg",
-    b"<?xml": "image/svg+xml",
-    b"<svg": "image/svg+xml",
-    b"RIFF": "image/webp",
-}
 
 
 class Panel(NamedTuple):
@@ -33,14 +19,7 @@ class Panel(NamedTuple):
 
 def render_report(data: ReportData) -> str:
     """Return the page as HTML. Every text is escaped, whatever it came from."""
-    environment = Environment(
-        loader=PackageLoader("longvila.report", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters.update(FILTERS)
+    environment = template_environment("longvila.report")
     panels = _needle_panels(data)
     pair = [
         p for name in (data.before, data.after) for p in panels if name and p.evaluated.result.name == name
@@ -56,17 +35,6 @@ def render_report(data: ReportData) -> str:
         qa=after.result.qa if after else None,
         qa_plot=_qa_plot(after),
         compared=[item for item in data.evaluations if item.result.qa or item.result.needle],
-    )
-
-
-def data_uri(picture: Picture) -> str:
-    """Return an image as a data URI; raise InputError when the bytes are no image that browsers show."""
-    for signature, kind in SIGNATURES.items():
-        if picture.data.startswith(signature):
-            return f"data:{kind};base64,{base64.b64encode(picture.data).decode()}"
-    raise InputError(
-        f"the picture {picture.alt!r} starts with {picture.data[:8]!r}, which is no PNG, JPEG, WebP or SVG. "
-        "Encode it before it is given to the report"
     )
 
 
@@ -112,68 +80,3 @@ def _qa_plot(after: Evaluated | None) -> Picture | None:
         return None
     image = plots.accuracy_by_kind(after.result.qa)
     return Picture(data=image, alt="held-out accuracy by kind of question, with the baselines")
-
-
-def _percent(share: Share) -> str:
-    return f"{share.value:.0%}" if share.total else "–"
-
-
-def _bounds(share: Share) -> str:
-    return f"{share.interval.low:.0%} – {share.interval.high:.0%}"
-
-
-def _gain(score: KindScore) -> str:
-    gain = score.gain
-    text = f"{gain.value * 100:+.0f} [{gain.interval.low * 100:+.0f}, {gain.interval.high * 100:+.0f}]"
-    return text.replace("-", "−")
-
-
-def _duration(seconds: float) -> str:
-    """Seconds as a person says them: 0.4 s, 41 s, 3 min 20 s, 1 h 02 min."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def _clock(seconds: float) -> str:
-    """A place in a video: 1:04.5."""
-    minutes, rest = divmod(seconds, 60)
-    return f"{int(minutes)}:{rest:04.1f}"
-
-
-def _size(size_bytes: float) -> str:
-    for unit in ("bytes", "KB", "MB", "GB"):
-        if size_bytes < 1000:
-            return f"{size_bytes:.0f} {unit}" if unit == "bytes" else f"{size_bytes:.1f} {unit}"
-        size_bytes /= 1000
-    return f"{size_bytes:.1f} TB"
-
-
-def _count(number: int) -> str:
-    return f"{number:,}".replace(",", "\u202f")
-
-
-def _mean_accuracy(panel: Panel) -> str:
-    needle = panel.evaluated.result.needle
-    assert needle is not None
-    right: Sequence[int] = [row.generated.right for row in needle.rows]
-    total = sum(row.generated.total for row in needle.rows)
-    return f"{sum(right) / total:.0%}" if total else "–"
-
-
-FILTERS: dict[str, Callable[..., str]] = {
-    "data_uri": data_uri,
-    "percent": _percent,
-    "bounds": _bounds,
-    "gain": _gain,
-    "duration": _duration,
-    "clock": _clock,
-    "size": _size,
-    "count": _count,
-    "mean_accuracy": _mean_accuracy,
-}

@@ -11,7 +11,7 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from longvila.storage.files import os_errors
 
 logger = logging.getLogger(__name__)
 
+_KEYS_AT_ONCE = 500
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS items (
     step TEXT NOT NULL, item TEXT NOT NULL, result TEXT NOT NULL, recorded_at REAL NOT NULL,
@@ -43,10 +44,24 @@ class Ledger:
             ).fetchone()
         return None if row is None else row[0]
 
-    def results(self, step: str) -> dict[str, str]:
-        """Return all JSON results of a step by item."""
+    def results(self, step: str, item_keys: Sequence[str]) -> dict[str, str]:
+        """Return the JSON results of those of ``item_keys`` that are done.
+
+        A step's other items are not read: with many batches that would cost their number squared.
+        """
+        found: dict[str, str] = {}
         with self._connection() as connection:
-            return dict(connection.execute("SELECT item, result FROM items WHERE step = ?", (step,)))
+            for start in range(0, len(item_keys), _KEYS_AT_ONCE):
+                keys = item_keys[start : start + _KEYS_AT_ONCE]
+                marks = ",".join("?" * len(keys))
+                query = f"SELECT item, result FROM items WHERE step = ? AND item IN ({marks})"
+                found.update(connection.execute(query, (step, *keys)))
+        return found
+
+    def count(self, step: str) -> int:
+        """Return how many items of a step are done."""
+        with self._connection() as connection:
+            return connection.execute("SELECT count(*) FROM items WHERE step = ?", (step,)).fetchone()[0]
 
     def record(self, step: str, item_key: str, result_json: str) -> None:
         """Write down that an item is done. A later record of the same item replaces the earlier."""

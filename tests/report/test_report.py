@@ -5,7 +5,8 @@ import pytest
 
 from longvila.errors import InputError
 from longvila.report import Picture, ReportData, build_report
-from longvila.report.page import data_uri, render_report
+from longvila.report.page import render_report
+from longvila.report.templating import data_uri
 from tests.report.example import png, report_data
 
 VOID = {"meta", "img", "br", "link", "input", "hr"}

@@ -19,10 +19,21 @@ def test_what_is_recorded_is_known_to_a_new_ledger(tmp_path: Path) -> None:
     ledger.record("shots", "a", "[2]")
     ledger.record("clips", "a", "[3]")
     assert Ledger(path).done("shots", "a") == "[2]"
-    assert Ledger(path).results("shots") == {"a": "[2]"}
+    assert Ledger(path).results("shots", ["a", "b"]) == {"a": "[2]"}
     ledger.forget("shots")
-    assert Ledger(path).results("shots") == {}
-    assert Ledger(path).results("clips") == {"a": "[3]"}
+    assert Ledger(path).results("shots", ["a"]) == {}
+    assert Ledger(path).results("clips", ["a"]) == {"a": "[3]"}
+
+
+def test_only_the_items_asked_for_are_read_and_many_can_be(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.sqlite")
+    for number in range(1203):
+        ledger.record("s", f"i{number}", str(number))
+    wanted = [f"i{number}" for number in range(0, 1300)]
+    assert ledger.results("s", wanted) == {f"i{number}": str(number) for number in range(1203)}
+    assert ledger.results("s", ["i7"]) == {"i7": "7"}
+    assert ledger.results("s", []) == {}
+    assert ledger.count("s") == 1203
 
 
 def test_threads_and_processes_write_at_once(tmp_path: Path) -> None:
@@ -37,7 +48,7 @@ def test_threads_and_processes_write_at_once(tmp_path: Path) -> None:
             os._exit(0)
         children.append(child)
     assert all(os.waitpid(child, 0)[1] == 0 for child in children)
-    assert len(ledger.results("s")) == 1 + 3 * 40
+    assert ledger.count("s") == 1 + 3 * 40
 
 
 def test_a_damaged_ledger_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

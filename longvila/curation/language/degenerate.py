@@ -13,13 +13,19 @@ _MAX_COMPRESSION = 8.0  # plain prose of any length stays below 4
 _ECHO_WORDS, _ECHO_SHARE = 8, 0.5
 _UNREADABLE_SHARE = 0.05
 _TEMPLATE = re.compile(r"<\|[a-z_]+\|>|<image>|<video>|</?s>|\[/?INST\]|<start_of_turn>|<end_of_turn>", re.I)
+_CANNOT = (
+    r"i (cannot|can['’]?t|can not|am unable|am not able|do not have|don['’]?t have)|i['’]m (unable|not able)"
+)
+_SEE = (
+    r"see|view|watch|assist|help|describe|process|analy[sz]e|access|provide|identify|fulfil|image|video|frame"
+)
+_PICTURES = r"(image|picture|video|frame|photo)s?"
 _REFUSAL = re.compile(
-    r"^\W*(i['’]?m (very |really )?sorry|sorry[,.]|i apologi[sz]e|unfortunately, i|"
-    r"as an? (ai|artificial|large|text|language)|i (cannot|can['’]?t|can not|am unable|['’]?m unable|am not able|"
-    r"['’]?m not able|do not have|don['’]?t have) \w*\s*(\w+\s+){0,4}?"
-    r"(see|view|watch|assist|help|describe|process|analy[sz]e|access|provide|identify|fulfil|image|video|frame)|"
-    r"(no|there (is|are) no) (image|picture|video|frame)s? (was|were|is|are|has|have|provided|attached|in your)|"
-    r"please (provide|upload|share|attach) )",
+    rf"^\W*(i['’]?m (very |really )?sorry|sorry[,.]|i apologi[sz]e|unfortunately, i|"
+    rf"as an? (ai|artificial|large|text|language)\b|"
+    rf"({_CANNOT})\b(\s+\w+){{0,4}}?\s+({_SEE})|"
+    rf"(no|there (is|are) no) {_PICTURES} (was|were|is|are|has|have|provided|attached|in your)|"
+    rf"please (provide|upload|share|attach)\b)",
     re.I,
 )
 

@@ -27,8 +27,8 @@ _lock = threading.Lock()
 def open_model(config: LanguageModelConfig, workspace: Workspace) -> LanguageModel:
     """Return the model of ``config``; the same one to all callers in this process.
 
-    Answers are kept in the workspace's storage, what was spent in its folder. Raises ``ConfigError`` (no key),
-    ``InputError`` (no weights), ``MachineError`` (no device).
+    Answers are kept in the workspace's storage, what was spent in its folder. Raises ``ConfigError`` (no
+    key), ``InputError`` (no weights), ``MachineError`` (no device).
     """
     key = read_key(config) if config.kind == "endpoint" else None
     places = [str(workspace.root), workspace.storage.url]
@@ -83,8 +83,8 @@ def _check_endpoint(config: LanguageModelConfig, transport: Transport) -> None:
             transport.chat(_smallest_request(config))
     except Again as again:
         raise NetworkError(
-            f"The language model's endpoint {transport.url} does not answer: {again}. Start the server, correct "
-            "base_url, or run it again later."
+            f"The language model's endpoint {transport.url} does not answer: {again}. Start the server, "
+            "correct base_url, or run it again later."
         ) from None
     except ConfigError as error:
         shown = f" The server knows: {', '.join(sorted(known)[:20])}." if known else ""

@@ -16,7 +16,7 @@ from pydantic import Field
 
 from longvila.config.load import load_settings
 from longvila.config.model import NAME, Settings
-from longvila.config.sources import dataset_roots
+from longvila.config.roots import dataset_roots
 from longvila.curation.language.protocol import Message
 from longvila.errors import ConfigError, InputError
 
@@ -56,7 +56,7 @@ class Prompt(Settings):
 
 
 def load_prompt(name_or_path: str) -> Prompt:
-    """Read a prompt by path, or by name as ``datasets/prompts/NAME.yaml``; ``InputError`` where none is."""
+    """Read a prompt by path, or by name as ``datasets/prompts/NAME.yaml``. Raises ``InputError``."""
     path = Path(name_or_path)
     if path.suffix in (".yaml", ".yml"):
         if not path.is_file():

@@ -32,11 +32,12 @@ def check_schema(schema: Schema) -> None:
 
 def fit(text: str, schema: Schema) -> str:
     """Return the JSON in ``text`` that fits ``schema``, written plainly. Raises ``BadAnswer``."""
-    import jsonschema
+    from jsonschema import Draft202012Validator
+    from jsonschema.exceptions import best_match
 
     value = find_json(text)
-    validator = jsonschema.Draft202012Validator(schema)
-    error = jsonschema.exceptions.best_match(validator.iter_errors(value))
+    validator = Draft202012Validator(schema)
+    error = best_match(validator.iter_errors(value))
     if error is not None:
         place = ".".join(str(part) for part in error.absolute_path) or "the whole answer"
         raise BadAnswer(f"{place}: {error.message[:_SHOWN_CHARACTERS]}")

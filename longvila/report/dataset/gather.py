@@ -1,0 +1,333 @@
+"""From the manifests of a build to what its page shows. One batch of records is in memory at a time."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+import longvila
+from longvila.curation.dedup import SplitReport
+from longvila.curation.fetch import FetchedVideo
+from longvila.curation.filters import blind_baselines
+from longvila.curation.scan import Scan
+from longvila.data import open_index
+from longvila.errors import InputError
+from longvila.records import Caption, Clip, Question, Record, Rejection, Shot, Usage, VideoRecord, content_id
+from longvila.report.content import Verdict
+from longvila.report.dataset import funnel
+from longvila.report.dataset.content import (
+    BuildReport,
+    DuplicateExample,
+    ReadExample,
+    ShardSet,
+    StageCost,
+    VideoSheet,
+)
+from longvila.report.dataset.inputs import BuildOutputs, StepOutput
+from longvila.report.dataset.pictures import PictureShelf, read_example, video_sheet
+from longvila.report.dataset.tally import SPLITS, Tally
+from longvila.report.verdicts import judge_funnel
+from longvila.storage import Workspace
+
+MAX_SHEETS = 24
+MAX_OPENED = 40  # videos whose pictures are looked at
+EXAMPLES_PER_KIND = 2  # of each split and form
+MAX_EXAMPLES = 120
+MAX_DUPLICATES = 12
+MAX_PICTURE_BYTES = 10 * 2**20  # they grow by a third inside the page
+
+
+class About(NamedTuple):
+    """What the page says of the build that no manifest holds."""
+
+    name: str
+    description: str
+    created: datetime
+    settings: str  # YAML
+    step_versions: dict[str, int]
+
+
+def gather_build(
+    workspace: Workspace, outputs: BuildOutputs, about: About, *, splits: SplitReport | None = None
+) -> BuildReport:
+    """Count what a build holds and choose what is shown of it.
+
+    ``splits`` is what the comparison of the splits' pictures found. Which videos and questions are shown
+    follows from their ids alone. Raises ``InputError`` when a manifest is missing or damaged.
+    """
+    return _Gatherer(workspace, outputs).report(about, splits)
+
+
+class _Gatherer:
+    """Reads every manifest once, in the order of the steps."""
+
+    def __init__(self, workspace: Workspace, outputs: BuildOutputs) -> None:
+        self._workspace = workspace
+        self._storage = workspace.storage
+        self._outputs = outputs
+        self._tally = Tally()
+        self._left: dict[str, int] = {}  # step → items that have a result
+        self._clips: Counter[str] = Counter()  # by video
+        self._captions: Counter[str] = Counter()
+        self._questions: list[Question] = []
+        self._shots: dict[str, tuple[Shot, ...]] = {}  # of the videos that are shown
+        self._said: dict[str, list[Caption]] = {}
+        self._scans: dict[str, Scan] = {}
+        self._read_videos()
+        self._read_scans()
+        self._read_clips_and_captions()
+        self._read_questions()
+
+    def report(self, about: About, splits: SplitReport | None) -> BuildReport:
+        """Put everything together."""
+        shelf = PictureShelf(self._workspace, self._scans, max_bytes=MAX_PICTURE_BYTES)
+        steps = self._funnel()
+        checks = [judge_funnel(steps), funnel.check_joints(self._outputs)]
+        if splits is not None:
+            checks.append(judge_splits(splits))
+        return BuildReport(
+            name=about.name,
+            description=about.description,
+            created=about.created,
+            version=longvila.__version__,
+            checks=tuple(checks),
+            shard_sets=shard_sets(self._workspace, self._outputs.datasets),
+            splits=self._tally.splits(),
+            funnel=steps,
+            sheets=self._sheets(shelf),
+            num_videos=len(self._kept),
+            distributions=self._tally.distributions(),
+            kinds=self._tally.kinds(blind_baselines(self._questions)),
+            examples=self._examples(shelf),
+            stages=self._costs(),
+            duplicates=self._duplicate_examples(shelf),
+            num_duplicates=len(self._duplicates),
+            terms=self._tally.terms(),
+            makers=self._tally.makers(),
+            step_versions=about.step_versions,
+            settings=funnel.without_secrets(about.settings),
+            rejections=tuple(self._rejections.listed),
+            num_rejections=self._rejections.total,
+        )
+
+    def _read_videos(self) -> None:
+        fetched = self._outputs.step("fetch").records(self._storage, FetchedVideo)
+        self._left["fetch"] = sum(len(batch) for batch in fetched)
+        names: dict[str, str] = {}
+        self._left["validate"] = 0
+        for batch in self._outputs.step("validate").records(self._storage, VideoRecord):
+            self._left["validate"] += len(batch)
+            names |= {video.video_id: video.source_id for video in batch}
+        dedup = self._outputs.step("dedup")
+        kept = [video for batch in dedup.records(self._storage, VideoRecord) for video in batch]
+        self._left["dedup"] = len(kept)
+        self._kept = {video.video_id: video for video in kept}
+        for video in self._kept.values():
+            self._tally.add_video(video)
+        self._rejections = funnel.RejectionTally(names)
+        self._duplicates = list(dedup.rejections(self._storage))
+        self._twins = _twins(self._duplicates, self._kept)
+        self._chosen = choose_videos(self._kept.values(), MAX_OPENED)
+
+    def _read_scans(self) -> None:
+        shown = self._duplicates[:MAX_DUPLICATES]
+        wanted = {video.video_id for video in self._chosen}
+        wanted |= {rejected.item_id for rejected in shown}
+        wanted |= {self._twins[rejected.item_id] for rejected in shown if rejected.item_id in self._twins}
+        self._left["scan"] = 0
+        for batch in self._outputs.step("scan").records(self._storage, Scan):
+            self._left["scan"] += len(batch)
+            for found in batch:
+                self._tally.add_scan(found)
+                if found.video_id in wanted:
+                    self._scans[found.video_id] = found
+
+    def _read_clips_and_captions(self) -> None:
+        for batch in self._outputs.step("clips").records(self._storage, Clip):
+            self._clips.update(clip.video_id for clip in batch)
+            for clip in batch:
+                self._tally.add_clip(clip)
+        shown = {video.video_id for video in self._chosen[:MAX_SHEETS]}
+        for batch in self._outputs.step("captions").records(self._storage, Caption):
+            self._captions.update(caption.video_id for caption in batch)
+            for caption in batch:
+                self._tally.add_caption(caption)
+                if caption.video_id in shown:
+                    self._said.setdefault(caption.video_id, []).append(caption)
+        self._left |= {"clips": len(self._clips), "captions": len(self._captions)}
+
+    def _read_questions(self) -> None:
+        asked: set[str] = set()
+        for batch in self._outputs.step("questions").records(self._storage, Question):
+            asked.update(question.video_id for question in batch)
+            for question in batch:
+                self._tally.add_written(question)
+        for batch in self._outputs.step("filter-questions").records(self._storage, Question):
+            self._questions += batch
+        for question in self._questions:
+            self._tally.add_question(question)
+        self._left |= {"questions": len(asked), "filter-questions": len(self._questions)}
+
+    def _funnel(self) -> tuple[funnel.FunnelStep, ...]:
+        rows = []
+        for step in self._outputs.steps:
+            for rejection in step.rejections(self._storage):
+                self._rejections.add(rejection)
+            rows.append(funnel.funnel_step(step, left=self._left.get(step.step), rejections=self._rejections))
+            if step.step == "captions":
+                lost = list(step.rejections(self._storage))
+                rows.append(funnel.caption_coverage(self._clips, self._captions, lost))
+        return tuple(rows)
+
+    def _sheets(self, shelf: PictureShelf) -> tuple[VideoSheet, ...]:
+        shown = sorted(self._chosen[:MAX_SHEETS], key=lambda video: video.source_id)
+        sheets = []
+        for video in shown:
+            found = self._scans.get(video.video_id)
+            shots = found.shots if found else ()
+            sheets.append(video_sheet(shelf, video, shots, self._said.get(video.video_id, [])))
+        return tuple(sheets)
+
+    def _examples(self, shelf: PictureShelf) -> tuple[ReadExample, ...]:
+        opened = {video.video_id for video in self._chosen}
+        chosen = choose_questions(self._questions, opened)
+        by_video = sorted(chosen, key=lambda question: question.video_id)  # each video is opened once
+        made = {
+            question.question_id: read_example(
+                shelf, question, video=self._kept[question.video_id].title or question.video_id
+            )
+            for question in by_video
+            if question.video_id in self._kept
+        }
+        return tuple(made[q.question_id] for q in chosen if q.question_id in made)
+
+    def _duplicate_examples(self, shelf: PictureShelf) -> tuple[DuplicateExample, ...]:
+        return tuple(self._duplicate(shelf, rejected) for rejected in self._duplicates[:MAX_DUPLICATES])
+
+    def _duplicate(self, shelf: PictureShelf, rejected: Rejection) -> DuplicateExample:
+        twin = self._twins.get(rejected.item_id, "")
+        times_s = shelf.same_picture(rejected.item_id, twin) if twin else None
+        pictures = [None, None]
+        if times_s is not None:
+            pictures = [
+                shelf.at(video_id, time_s)
+                for video_id, time_s in zip((rejected.item_id, twin), times_s, strict=True)
+            ]
+        return DuplicateExample(
+            source=rejected.source or rejected.item_id,
+            kept=self._kept[twin].source_id if twin else "",
+            reason=rejected.reason,
+            detail=funnel.without_secrets(rejected.detail),
+            picture=pictures[0],
+            kept_picture=pictures[1],
+        )
+
+    def _costs(self) -> tuple[StageCost, ...]:
+        return tuple(
+            stage_cost(step, step.stats(self._storage), self._tally.usage.get(step.step, Usage()))
+            for step in self._outputs.steps
+        )
+
+
+def choose_videos(videos: Iterable[VideoRecord], limit: int) -> list[VideoRecord]:
+    """Choose up to ``limit`` videos, as many held-out as training ones while there are both.
+
+    The order is by a hash of the ids: another video in the set does not change which others are shown.
+    """
+    ranked = sorted(videos, key=lambda video: content_id("shown", video.video_id))
+    queues = [[video for video in ranked if video.split == split] for split in SPLITS]
+    longest = max((len(queue) for queue in queues), default=0)
+    mixed = [queue[i] for i in range(longest) for queue in queues if i < len(queue)]
+    return mixed[:limit]
+
+
+def choose_questions(questions: Sequence[Question], opened: set[str]) -> list[Question]:
+    """Choose some of each kind, split and form; rather of videos whose pictures are ``opened``."""
+    groups: dict[tuple[str, str, str], list[Question]] = {}
+    for question in questions:
+        groups.setdefault((question.kind, question.split, question.form), []).append(question)
+    chosen: list[Question] = []
+    for _, group in sorted(groups.items()):
+        group.sort(key=lambda question: (question.video_id not in opened, content_id(question.question_id)))
+        chosen += _of_different_videos(group)[:EXAMPLES_PER_KIND]
+    return chosen[:MAX_EXAMPLES]
+
+
+def _of_different_videos(ranked: Sequence[Question]) -> list[Question]:
+    """Return them in their order, but first one of each video and answer."""
+    seen: set[tuple[str, str]] = set()
+    first, later = [], []
+    for question in ranked[:200]:
+        key = (question.video_id, question.answer)
+        fresh = not any(key[0] == video or key[1] == answer for video, answer in seen)
+        (first if fresh else later).append(question)
+        seen.add(key)
+    return first + later
+
+
+def stage_cost(step: StepOutput, stats: Sequence[Record], usage: Usage) -> StageCost:
+    """Return what one step cost; ``stats`` are those of its batches, as far as they left any."""
+    unit, _ = funnel.UNITS.get(step.step, ("items", ""))
+    summed = {
+        name: sum(getattr(one, name) for one in stats) if stats else None
+        for name in ("num_processed", "wall_s", "cpu_s")
+    }
+    return StageCost(
+        step=step.step,
+        unit=unit,
+        num_items=step.num_items,
+        num_processed=summed["num_processed"],
+        wall_s=summed["wall_s"],
+        cpu_s=summed["cpu_s"],
+        tokens_in=usage.tokens_in,
+        tokens_out=usage.tokens_out,
+        cost_usd=usage.cost_usd,
+    )
+
+
+def judge_splits(found: SplitReport) -> Verdict:
+    """Training and held-out videos share no picture."""
+    nearest = "none" if found.nearest_distance is None else f"nearest {found.nearest_distance} bits"
+    return Verdict(
+        claim="Training and held-out videos share no picture",
+        passed=not found.shared,
+        evidence=f"{found.num_heldout_pictures} × {found.num_train_pictures} pictures, {nearest} of 64; "
+        f"up to {found.max_distance} counts as the same",
+    )
+
+
+def shard_sets(workspace: Workspace, datasets: Mapping[str, str]) -> tuple[ShardSet, ...]:
+    """Return what every data set holds; one whose index is missing is left out."""
+    found = []
+    for name, address in datasets.items():
+        try:
+            ref = open_index(workspace.storage, name).ref()
+        except InputError:
+            continue
+        found.append(
+            ShardSet(
+                name=name,
+                address=address,
+                num_shards=len(ref.shards),
+                num_samples=ref.num_samples,
+                num_frames=ref.num_frames,
+                size_bytes=sum(shard.size_bytes for shard in ref.shards),
+            )
+        )
+    return tuple(found)
+
+
+def _twins(rejected: Sequence[Rejection], kept: Mapping[str, VideoRecord]) -> dict[str, str]:
+    """Return which kept video each duplicate is of, by the source that its rejection names."""
+    by_source = sorted(
+        ((video.source_id, video.video_id) for video in kept.values()), key=lambda item: -len(item[0])
+    )
+    twins = {}
+    for one in rejected[:MAX_DUPLICATES]:
+        named = (video_id for source_id, video_id in by_source if source_id in one.detail)
+        twin = next(named, None)
+        if twin is not None:
+            twins[one.item_id] = twin
+    return twins
