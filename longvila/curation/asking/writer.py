@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from typing import Any, NamedTuple, get_args
 
 from pydantic import ValidationError
@@ -69,9 +69,21 @@ class ModelWriter:
     name = WRITER
 
     def __init__(
-        self, model: LanguageModel, config: QuestionConfig, prompts: Mapping[str, Prompt], *, threads: int = 1
+        self,
+        model: LanguageModel,
+        config: QuestionConfig,
+        prompts: Mapping[str, Prompt],
+        *,
+        pool: Executor | None = None,
     ) -> None:
-        self._model, self._config, self._prompts, self._threads = model, config, prompts, threads
+        """``pool`` runs the requests of a video at once; without one they follow one another."""
+        self._model, self._config, self._prompts = model, config, prompts
+        self._map = pool.map if pool else map
+
+    @property
+    def prompt_ids(self) -> dict[str, str]:
+        """Which prompt is used for which kind."""
+        return {kind: prompt.id for kind, prompt in self._prompts.items()}
 
     def ask(self, video: VideoRecord, captions: Sequence[Caption]) -> Sheet:
         """Ask all that is to be asked of one video. A request that fails is noted and the others go on.
@@ -84,8 +96,7 @@ class ModelWriter:
         cut = parts(lines, self._config.caption_tokens)
         digest, asked = self._digest(video, captions, cut)
         requests = self._requests(video, lines, cut, digest)
-        with ThreadPoolExecutor(max(1, self._threads), thread_name_prefix="ask") as pool:
-            asked += pool.map(lambda request: self._ask(video, request), requests)
+        asked += self._map(lambda request: self._ask(video, request), requests)
         failed = [one for one in asked if one.outcome != ANSWERED]
         if failed:
             logger.warning(
@@ -130,8 +141,7 @@ class ModelWriter:
                     part[0].start_s, part[-1].stop_s, "")
             for part in cut
         ]  # fmt: skip
-        with ThreadPoolExecutor(max(1, self._threads), thread_name_prefix="digest") as pool:
-            asked = list(pool.map(lambda request: self._ask(video, request), requests))
+        asked = list(self._map(lambda request: self._ask(video, request), requests))
         told = [Line(0, "", a.start_s, a.stop_s, d.answer) for a in asked for d in a.drafts]
         bare = [one.model_copy(update={"drafts": ()}) for one in asked]
         return self._joined(told), bare

@@ -99,7 +99,7 @@ def settings(**changes: Any) -> QuestionConfig:
     """Settings of a writer that asks a model."""
     given: dict[str, Any] = {
         "writer": "model",
-        "model": {"base_url": "http://127.0.0.1:1/v1", "model": "scripted"},
+        "model": {"base_url": "http://127.0.0.1:1/v1", "model": "scripted", "requests_at_once": 1},
         "kinds": ("attribute",),
     }
     return QuestionConfig.model_validate(given | changes)

@@ -39,9 +39,9 @@ def told(name: str) -> Told:
     return Told(video_id=name, video=video().model_copy(update={"video_id": name}), captions=said)
 
 
-def run(root: Path, model: ScriptedModel, names: str = "ab", **changes: Any) -> StepResult:
+def run(root: Path, scripted: ScriptedModel, names: str = "ab", **changes: Any) -> StepResult:
     return write_with_model(
-        Workspace.open(root), [told(name) for name in names], settings(**changes), model=model
+        Workspace.open(root), [told(name) for name in names], settings(**changes), model=scripted
     )
 
 
@@ -164,6 +164,23 @@ def test_a_video_of_which_nothing_is_said(tmp_path: Path) -> None:
     silent = Told(video_id="a", video=video(), captions=captions(("", " ")))
     result = write_with_model(Workspace.open(tmp_path), [silent], settings(), model=ScriptedModel({}))
     assert [r.reason for r in result.rejections] == ["no-captions"]
+
+
+def test_many_videos_and_requests_at_once_give_the_same(tmp_path: Path) -> None:
+    answers = {"attribute": draft(), "object": {"questions": [CRATES]}, "spatial": "no JSON", **CHECKS}
+    endpoint = {"base_url": "http://127.0.0.1:1/v1", "model": "scripted"}
+    one, many = (
+        run(
+            tmp_path / str(threads),
+            ScriptedModel(answers),
+            "abcdefgh",
+            kinds=("attribute", "object", "spatial"),
+            model=endpoint | {"requests_at_once": threads},
+        )
+        for threads in (1, 16)
+    )
+    assert many.results == one.results
+    assert len(one.results) == 16
 
 
 def test_sheets_keep_what_the_model_said(tmp_path: Path) -> None:

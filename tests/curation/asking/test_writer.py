@@ -18,7 +18,7 @@ NOTHING: dict[str, Any] = {kind: {"questions": []} for kind in KINDS}
 
 def ask(model: ScriptedModel, said: tuple[Caption, ...] = captions(), **changes: Any) -> Sheet:
     config = settings(**changes)
-    return ModelWriter(model, config, load_prompts(config), threads=4).ask(video(len(said)), said)
+    return ModelWriter(model, config, load_prompts(config)).ask(video(len(said)), said)
 
 
 def test_a_short_video_is_asked_about_whole_once_for_each_kind() -> None:
