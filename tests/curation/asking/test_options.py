@@ -126,6 +126,6 @@ def test_options_that_give_the_answer_away(answer: str, options: tuple[str, ...]
 def test_the_report_says_where_right_options_stand() -> None:
     questions = [choice(i, FOUR) for i in range(8)] + [choice(9, ("long one", "b", "c"), split="heldout")]
     heldout, train = option_reports(arrange(questions))
-    assert train.positions == {"A": 2, "B": 2, "C": 2, "D": 2}
+    assert train.positions == train.expected == {"A": 2, "B": 2, "C": 2, "D": 2}
     assert (train.num_questions, train.by_chance, train.longest_is_right) == (8, 0.25, 0.25)
     assert (heldout.longest_is_right, heldout.by_chance) == (1.0, pytest.approx(1 / 3))
