@@ -8,7 +8,7 @@ from longvila.curation.asking.checks import questions_of, rejection_of
 from longvila.curation.asking.outline import estimate_tokens, lines_of
 from longvila.curation.asking.sheet import Sheet, share_usage, total_usage
 from longvila.curation.asking.writer import KINDS, WRITER, ModelWriter, load_prompts
-from longvila.errors import InputError, ItemError, NetworkError
+from longvila.errors import ConfigError, InputError, ItemError, NetworkError
 from longvila.records import Caption, Usage
 from tests.curation.asking.scripted import CRATES, ScriptedModel, captions, draft, settings, video
 from tests.curation.asking.test_outline import HOSTILE
@@ -189,5 +189,13 @@ def test_a_prompt_of_ones_own(tmp_path) -> None:
     )
     sheet = ask(ScriptedModel({"attribute": draft()}), prompts={"attribute": str(mine)})
     assert sheet.asked[0].prompt_id.startswith("mine-v3-")
+    mine.write_text(
+        "name: mine\nversion: 3\npurpose: a try\nuser: 'Ask of {{ captoins }}'\nanswer: {type: object}\n"
+    )
+    with pytest.raises(ConfigError, match=r"'captoins' is undefined\. It may use: captions, count"):
+        load_prompts(settings(prompts={"attribute": str(mine)}))
+    mine.write_text("name: mine\nversion: 3\npurpose: a try\nuser: 'Ask of {{ captions }}'\n")
+    with pytest.raises(ConfigError, match="has no answer"):
+        load_prompts(settings(prompts={"attribute": str(mine)}))
     with pytest.raises(InputError, match="There is no prompt 'nobody'"):
         load_prompts(settings(prompts={"attribute": "nobody"}))
