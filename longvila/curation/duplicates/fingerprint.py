@@ -3,8 +3,8 @@
 A picture's code is 64 signs: whether each of its 64 lowest frequencies (of the cosine transform, without the
 mean) is positive. Brightness and contrast do not change signs, size and aspect are normalised away, bars are
 cut off before, and of a mirrored picture the signs of the odd horizontal frequencies are turned. A copy that
-was cropped looks like the middle of its original, so each picture is coded in three views: whole, and its
-middle 95 and 90 %. S samples, V views.
+was cropped looks like a part of its original, so each picture is coded in several views: whole, its middle,
+and what is left when 5 % are cut off at some sides. S samples, V views.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from longvila.curation.duplicates.bars import find_bars, steady, without_bars
 from longvila.curation.sampling import SAMPLES_PER_S
 
 VERSION = 1
-VIEWS = (1.0, 0.95, 0.9)  # the middle part of the picture that is coded
 BLANK = np.uint64(0)  # the code of a picture that shows nothing
 NUM_BITS = 64
 _SIDE = 32  # pixels in which a picture is transformed
@@ -50,6 +49,26 @@ class Fingerprint:
     def clear(self) -> np.ndarray:
         """Which samples show something, bool [S]."""
         return self.codes[:, 0] != BLANK
+
+
+class Box(NamedTuple):
+    """The part of a picture that is coded: what is cut off at each side, as a share of it."""
+
+    top: float = 0.0
+    bottom: float = 0.0
+    left: float = 0.0
+    right: float = 0.0
+
+    @property
+    def cut(self) -> float:
+        """The share of a side that is cut off, at most."""
+        return round(max(self.top + self.bottom, self.left + self.right), 3)
+
+
+_CUTS = ((0.0, 0.0), (0.0, 0.05), (0.025, 0.025), (0.05, 0.0))
+_MIDDLES = (Box(), Box(0.025, 0.025, 0.025, 0.025), Box(0.05, 0.05, 0.05, 0.05))
+VIEWS = tuple(dict.fromkeys([*_MIDDLES, *(Box(*down, *across) for down in _CUTS for across in _CUTS)]))
+NUM_SEARCHED = len(_MIDDLES)  # views by which videos are looked up; the others are tried on what was found
 
 
 class _Waiting(NamedTuple):
@@ -97,8 +116,8 @@ class Fingerprinter:
         self._coded = stop - keep
 
 
-def code_pictures(pictures: list[np.ndarray], view: float = 1.0) -> np.ndarray:
-    """Return the codes of the middle of pictures (luma, uint8), uint64 ``[len(pictures)]``."""
+def code_pictures(pictures: list[np.ndarray], view: Box) -> np.ndarray:
+    """Return the codes of one view of pictures (luma, uint8), uint64 ``[len(pictures)]``."""
     small = np.stack([_small(picture, view) for picture in pictures])
     waves = _WAVES.astype(np.float32)
     spectrum = waves @ small @ waves.T
@@ -107,9 +126,10 @@ def code_pictures(pictures: list[np.ndarray], view: float = 1.0) -> np.ndarray:
     return (signs * _POWERS).sum(axis=1, dtype=np.uint64)
 
 
-def _small(grey_HW: np.ndarray, view: float) -> np.ndarray:
-    """The middle of a picture as float32 ``[_SIDE, _SIDE]``."""
+def _small(grey_HW: np.ndarray, view: Box) -> np.ndarray:
+    """A part of a picture as float32 ``[_SIDE, _SIDE]``."""
     height, width = grey_HW.shape
-    down, right = round(height * (1 - view) / 2), round(width * (1 - view) / 2)
-    middle = grey_HW[down : height - down, right : width - right]
-    return cv2.resize(middle, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
+    top, bottom = round(height * view.top), height - round(height * view.bottom)
+    left, right = round(width * view.left), width - round(width * view.right)
+    part = grey_HW[top:bottom, left:right]
+    return cv2.resize(part, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)

@@ -147,7 +147,7 @@ def to_passage(shared: Shared) -> Passage:
         offset_s=round(shared.line.offset_s, 3),
         speed=round(shared.line.speed, 4),
         mirrored=shared.view.mirrored,
-        cropped_share=round(VIEWS[shared.view.a] - VIEWS[shared.view.b], 3),
+        cropped_share=round(VIEWS[shared.view.b].cut - VIEWS[shared.view.a].cut, 3),
         distance=round(shared.distance, 2),
     )
 
