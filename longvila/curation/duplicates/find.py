@@ -21,6 +21,7 @@ from longvila.curation.duplicates.hits import EXACT_BELOW
 from longvila.curation.duplicates.pairs import (
     Comparison,
     DuplicatePair,
+    PairKind,
     compare,
     longest_s,
     part_of,
@@ -155,7 +156,7 @@ def make_pair(video: VideoRecord, other: VideoRecord | EvaluationVideo, result: 
     )
 
 
-def _kind(share: float, other_share: float) -> str:
+def _kind(share: float, other_share: float) -> PairKind:
     if min(share, other_share) >= WHOLE:
         return "copy"
     return "excerpt" if share >= WHOLE else "overlap"

@@ -27,6 +27,9 @@ class ViewHits(NamedTuple):
     equal_bits: int  # of all hits together, beyond what makes a hit: how well this view fits
 
 
+PairKind = Literal["exact", "copy", "excerpt", "overlap", "named"]
+
+
 class Passage(Record):
     """A stretch of a video that is also in another: ``other_s = speed * s + offset_s``."""
 
@@ -63,7 +66,7 @@ class DuplicatePair(Record):
     source_id: str
     other_video_id: str
     other_source_id: str
-    kind: Literal["exact", "copy", "excerpt", "overlap", "named"]
+    kind: PairKind
     against: Literal["train", "heldout", "evaluation"]
     share: float  # of the video, 0 to 1
     other_share: float  # of the other
