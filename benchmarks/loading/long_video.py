@@ -36,8 +36,8 @@ class Source(NamedTuple):
 def join_excerpts(folder: Path, out: Path, *, duration_s: float, height: int = 0) -> None:
     """Join the demo's excerpts, again from the first when they end.
 
-    With a ``height`` they are scaled and encoded anew, as most videos of the web are (H.264, at most 250 frames
-    between key frames); else their packets are copied.
+    With a ``height`` they are scaled and encoded anew, as most videos of the web are (H.264, at most 250
+    frames between key frames); else their packets are copied.
     """
     excerpts = sorted(folder.glob("0*.mp4"))
     listed = out.with_suffix(".txt")
