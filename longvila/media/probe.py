@@ -35,6 +35,7 @@ _WIDEST_PIXEL = 8  # an aspect beyond 8:1 is a mistake of the header and is left
 _SQUARE = 0.02  # less is what rounding a size to even numbers makes
 _MAX_LEADING_ERRORS = 250  # packets of a group that began before the file did
 _FULL_RANGE = 2
+_PROGRESSIVE = 1  # of FFmpeg's field orders: 0 is unknown, the others are interlaced
 _COARSE_TICKS = 10  # per frame
 _LIKE = 4  # times wider or higher than what the header says
 _GAPLESS = ("matroska,webm", "flv")
@@ -277,7 +278,7 @@ def _look(stream: VideoStream, frame: VideoFrame) -> _Look:
         rotation=rotation,
         is_mirrored=is_mirrored,
         pixel_aspect=aspect,
-        is_interlaced=bool(frame.interlaced_frame),
+        is_interlaced=bool(frame.interlaced_frame) or stream.codec_context.field_order > _PROGRESSIVE,
         transfer=int(frame.color_trc),
         full_range=int(frame.color_range) == _FULL_RANGE or frame.format.name.startswith("yuvj"),
     )
