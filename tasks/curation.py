@@ -156,7 +156,7 @@ def caption_clips(
     if result.results:
         sheet = report.contact_sheet(load_thumbs(opened, scanned[0]), result.results[:1])
         add_picture("clip", sheet[0].jpeg, media_type="image/jpeg", description=sheet[0].text)
-    return step_ref("captions", result, num_items=len(made))
+    return step_ref("captions", result, num_items=len(scanned))
 
 
 @task(
