@@ -16,7 +16,6 @@ from longvila.curation import (
     captioners,
     captions,
     clips,
-    dedup,
     fetch,
     filters,
     questions,
@@ -25,7 +24,8 @@ from longvila.curation import (
     validate,
 )
 from longvila.curation.asking import judge, writer
-from longvila.curation.dedup import SplitReport
+from longvila.curation.duplicates import steps as duplicates
+from longvila.curation.duplicates.splits import SplitReport
 from longvila.curation.scan import Scan
 from longvila.data import open_index
 from longvila.records import content_id
@@ -112,7 +112,8 @@ def outputs_of(dataset: BuiltDataset) -> BuildOutputs:
     for ref in dataset.rejections or dataset.steps:
         batches.setdefault(ref.step, []).append(_batch(ref))
     steps = tuple(StepOutput(step=step, batches=tuple(refs)) for step, refs in batches.items())
-    return BuildOutputs(steps=steps, datasets=dataset.datasets)
+    pairs = dataset.duplicates.key if dataset.duplicates else ""
+    return BuildOutputs(steps=steps, datasets=dataset.datasets, duplicates=pairs)
 
 
 def step_versions(recipe: DataRecipe) -> dict[str, int]:
@@ -122,7 +123,7 @@ def step_versions(recipe: DataRecipe) -> dict[str, int]:
         "fetch": fetch.VERSION,
         "validate": validate.VERSION,
         "scan": scan.VERSION,
-        "dedup": dedup.VERSION,
+        "dedup": duplicates.VERSION,
         "clips": clips.VERSION,
         "captions": captioners.VERSION if by_model[0] else captions.VERSION,
         "summaries": summaries.VERSION,
@@ -165,7 +166,7 @@ def _made_from(workspace: Workspace, recipe: DataRecipe, dataset: BuiltDataset) 
 def _split_report(workspace: Workspace, recipe: DataRecipe, dataset: BuiltDataset) -> SplitReport | None:
     """What the comparison of the splits found; none where it left no marker."""
     scans = read_records(workspace, dataset.scans, Scan)
-    mark = mark_for("check-splits", dedup.VERSION, recipe.data.dedup, [found.scan_id for found in scans])
+    mark = mark_for("check-splits", duplicates.VERSION, recipe.data.dedup, [found.scan_id for found in scans])
     found = mark.read(workspace, SplitReport)
     return found if isinstance(found, SplitReport) else None
 

@@ -7,14 +7,15 @@ from datetime import datetime
 from typing import NamedTuple
 
 import longvila
-from longvila.curation.dedup import SplitReport
+from longvila.curation.duplicates.pairs import DuplicatePair
+from longvila.curation.duplicates.splits import SplitReport
 from longvila.curation.fetch import FetchedVideo
 from longvila.curation.filters import blind_baselines
 from longvila.curation.scan import Scan
 from longvila.data import open_index
 from longvila.errors import InputError
 from longvila.records import Caption, Clip, Question, Rejection, Shot, Usage, VideoRecord, content_id
-from longvila.report.content import FunnelStep, Verdict
+from longvila.report.content import FunnelStep, Picture, Verdict
 from longvila.report.dataset import funnel
 from longvila.report.dataset.content import (
     BuildReport,
@@ -128,14 +129,14 @@ class _Gatherer:
             self._tally.add_video(video)
         self._rejections = funnel.RejectionTally(names)
         self._duplicates = list(dedup.rejections(self._storage))
-        self._twins = _twins(self._duplicates, self._kept)
+        self._pairs = self._outputs.pairs(self._storage)
         self._chosen = choose_videos(self._kept.values(), MAX_OPENED)
 
     def _read_scans(self) -> None:
         shown = self._duplicates[:MAX_DUPLICATES]
         wanted = {video.video_id for video in self._chosen}
         wanted |= {rejected.item_id for rejected in shown}
-        wanted |= {self._twins[rejected.item_id] for rejected in shown if rejected.item_id in self._twins}
+        wanted |= {pair.other_video_id for one in shown if (pair := self._pairs.get(one.item_id))}
         self._left["scan"] = 0
         for batch in self._outputs.step("scan").records(self._storage, Scan):
             self._left["scan"] += len(batch)
@@ -216,21 +217,15 @@ class _Gatherer:
         return tuple(self._duplicate(shelf, rejected) for rejected in self._duplicates[:MAX_DUPLICATES])
 
     def _duplicate(self, shelf: PictureShelf, rejected: Rejection) -> DuplicateExample:
-        twin = self._twins.get(rejected.item_id, "")
-        times_s = shelf.same_picture(rejected.item_id, twin) if twin else None
-        pictures = [None, None]
-        if times_s is not None:
-            pictures = [
-                shelf.at(video_id, time_s)
-                for video_id, time_s in zip((rejected.item_id, twin), times_s, strict=True)
-            ]
+        pair = self._pairs.get(rejected.item_id)
+        first, second = _shared_pictures(shelf, pair) if pair else (None, None)
         return DuplicateExample(
             source=rejected.source or rejected.item_id,
-            kept=self._kept[twin].source_id if twin else "",
+            kept=pair.other_source_id if pair else "",
             reason=rejected.reason,
             detail=funnel.without_secrets(rejected.detail),
-            picture=pictures[0],
-            kept_picture=pictures[1],
+            picture=first,
+            kept_picture=second,
         )
 
     def _costs(self) -> tuple[StageCost, ...]:
@@ -330,15 +325,15 @@ def shard_sets(workspace: Workspace, datasets: Mapping[str, str]) -> tuple[Shard
     return tuple(found)
 
 
-def _twins(rejected: Sequence[Rejection], kept: Mapping[str, VideoRecord]) -> dict[str, str]:
-    """Return which kept video each duplicate is of, by the source that its rejection names."""
-    by_source = sorted(
-        ((video.source_id, video.video_id) for video in kept.values()), key=lambda item: -len(item[0])
+def _shared_pictures(shelf: PictureShelf, pair: DuplicatePair) -> tuple[Picture | None, Picture | None]:
+    """Return both videos' pictures in the middle of the longest passage that they share.
+
+    A file that comes twice shares its beginning.
+    """
+    passage = max(pair.passages, key=lambda found: found.stop_s - found.start_s, default=None)
+    if passage is None:
+        return shelf.at(pair.video_id, 0.0), shelf.at(pair.other_video_id, 0.0)
+    return (
+        shelf.at(pair.video_id, (passage.start_s + passage.stop_s) / 2),
+        shelf.at(pair.other_video_id, (passage.other_start_s + passage.other_stop_s) / 2),
     )
-    twins = {}
-    for one in rejected[:MAX_DUPLICATES]:
-        named = (video_id for source_id, video_id in by_source if source_id in one.detail)
-        twin = next(named, None)
-        if twin is not None:
-            twins[one.item_id] = twin
-    return twins

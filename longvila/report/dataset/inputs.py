@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from pydantic import Field, ValidationError
 
+from longvila.curation.duplicates.pairs import DuplicatePair
 from longvila.errors import InputError
 from longvila.records import Record, Rejection
 from longvila.storage import StepStats, Storage, read_manifest, read_stats
@@ -66,6 +67,18 @@ class BuildOutputs(Record):
 
     steps: tuple[StepOutput, ...]
     datasets: dict[str, str] = Field(description="data set name → address of its shards")
+    duplicates: str = Field(default="", description="key of the manifest of pairs; empty: none was written")
+
+    def pairs(self, storage: Storage) -> dict[str, DuplicatePair]:
+        """Return what each rejected video has most of in common with another, by its video_id."""
+        if not self.duplicates:
+            return {}
+        found: dict[str, DuplicatePair] = {}
+        for pair in read_manifest(storage, self.duplicates, DuplicatePair):
+            best = found.get(pair.video_id)
+            if pair.rejects and (best is None or pair.shared_s > best.shared_s):
+                found[pair.video_id] = pair
+        return found
 
     def step(self, name: str) -> StepOutput:
         """Return one step; a step that did not run has no batches."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from longvila.config.footage import FramesConfig, ShotConfig
+from longvila.curation.duplicates.pairs import DuplicatePair, Passage
 from longvila.curation.fetch import FetchedVideo
 from longvila.curation.scan import FrameStrip, Scan, Scanned, store_scan
 from longvila.data import SampleWithFrames, write_dataset
@@ -25,11 +26,12 @@ from longvila.records import (
 )
 from longvila.report.dataset import Batch, BuildOutputs, StepOutput
 from longvila.storage import StepStats, Workspace, write_manifest, write_stats
-from tests.curation.pictures import measure_pictures, scene
+from tests.curation.pictures import fingerprint_pictures, measure_pictures, scene
 
 HOSTILE = "<script>alert(1)</script> | ` {{ 7*7 }} [x](javascript:alert(1)) \n---\nlicense: mit"
 KEPT = ("v-a", "v-b", "v-c")
 SECONDS = 8.0
+PAIRS = "manifests/duplicates/pairs.parquet"
 SHOTS = ShotConfig()
 FRAMES = FramesConfig(fps=1.0, size=16, jpeg_quality=80)
 
@@ -56,7 +58,12 @@ def scan_of(workspace: Workspace, record: VideoRecord, seed: int) -> Scan:
     times_s = np.arange(8, dtype=np.float64)
     thumbs = pack_frames(np.stack([pictures[4 * i] for i in range(8)]), quality=80)
     scanned = Scanned(
-        measure_pictures(pictures), FrameStrip(thumbs, times_s), FrameStrip(thumbs, times_s), [], SECONDS
+        measure_pictures(pictures),
+        FrameStrip(thumbs, times_s),
+        FrameStrip(thumbs, times_s),
+        fingerprint_pictures(pictures),
+        [],
+        SECONDS,
     )
     found = store_scan(workspace, record, scanned, shots=SHOTS, frames=FRAMES)
     shots = tuple(
@@ -136,6 +143,18 @@ def write_step(
     return StepOutput(step=step, batches=tuple(made))
 
 
+def pair_of(video_id: str, other_id: str) -> DuplicatePair:
+    """A copy whose first four seconds are the other's."""
+    passage = Passage(
+        start_s=0.0, stop_s=4.0, other_start_s=0.0, other_stop_s=4.0, offset_s=0.0, speed=1.0, distance=1.0
+    )
+    return DuplicatePair(
+        pair_id="p", video_id=video_id, source_id=f"source-{video_id}", other_video_id=other_id,
+        other_source_id=f"source-{other_id}", kind="copy", against="train", share=0.9, other_share=0.9,
+        share_together=0.9, shared_s=4.0, rejects=True, passages=(passage,),
+    )  # fmt: skip
+
+
 def make_build(workspace: Workspace) -> BuildOutputs:
     """Six sources; one is gone, one truncated, one a duplicate; three videos remain, one held out."""
     names = [*KEPT, "v-d"]
@@ -153,7 +172,8 @@ def make_build(workspace: Workspace) -> BuildOutputs:
         "fetch", "source-v-f", "gone", "https://me:secret@host/f.mp4?X-Amz-Signature=abc: nothing there (404)"
     )
     cut = rejection("validate", "source-v-e", "truncated", "cut short", source="source-v-e")
-    twin = rejection("dedup", "v-d", "near-duplicate", "90% of its pictures are in source-v-a", "source-v-d")
+    twin = rejection("dedup", "v-d", "near-duplicate", "90% of it is in source-v-a", "source-v-d")
+    write_manifest(workspace.storage, PAIRS, [pair_of("v-d", "v-a")])
     out = rejection("filter-questions", "v-a-q0", "balance", "too many", source="v-a")
     steps = (
         write_step(workspace, "fetch", [(3, fetched[:3], []), (3, fetched[3:], [gone])], FetchedVideo),
@@ -176,7 +196,9 @@ def make_build(workspace: Workspace) -> BuildOutputs:
         write_step(workspace, "filter-questions", [(12, written[1:], [out])], Question),
     )
     write_shards(workspace)
-    return BuildOutputs(steps=steps, datasets={"questions": workspace.url("shards/questions")})
+    return BuildOutputs(
+        duplicates=PAIRS, steps=steps, datasets={"questions": workspace.url("shards/questions")}
+    )
 
 
 def write_shards(workspace: Workspace) -> None:
