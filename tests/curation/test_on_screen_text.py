@@ -18,7 +18,7 @@ from longvila.media.decode import decode_frames
 from longvila.media.jpeg import pack_frames
 from longvila.records import Clip
 from longvila.storage import Workspace
-from tests.curation.pictures import measure_pictures, scene, video_record
+from tests.curation.pictures import fingerprint_pictures, measure_pictures, scene, video_record
 from tests.media.making import DEMO
 
 CONFIG = ReadTextConfig()
@@ -199,9 +199,10 @@ def test_the_build_tells_the_text_of_a_clip(tmp_path, film, reader):
     workspace = Workspace.open(tmp_path)
     record = video_record("v", duration_s=4.0)
     strip = strip_of([titled(film[0], "SIX WEEKS LATER")] * 8)
-    measures = measure_pictures([scene(1)] * 16)
+    pictures = [scene(1)] * 16
+    scanned = Scanned(measure_pictures(pictures), strip, strip, fingerprint_pictures(pictures), [], 4.0)
     settings = {"shots": ShotConfig(), "frames": FramesConfig()}
-    found = store_scan(workspace, record, Scanned(measures, strip, strip, [], 4.0), **settings)
+    found = store_scan(workspace, record, scanned, **settings)
     clips = [
         Clip(clip_id=f"c{i}", video_id="v", index=i, start_s=2.0 * i, stop_s=2.0 * i + 2, shot_ids=())
         for i in range(2)
