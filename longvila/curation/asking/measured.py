@@ -67,7 +67,7 @@ def looks_of(measures: Measures, cuts_s: Sequence[float], captions: Sequence[Cap
     for line in numbered(captions):
         span = Span(measures, line.start_s, line.stop_s, tuple(cuts_s))
         if span.num_samples:
-            shares = dict(zip(COLOURS, map(float, span.colour_shares()), strict=True))
+            shares: dict[str, float] = dict(zip(COLOURS, map(float, span.colour_shares()), strict=True))
             found.append(
                 Look(
                     line, measure.main_colour(span), shares, span.luma(), measure.motion(span),

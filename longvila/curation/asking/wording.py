@@ -50,7 +50,7 @@ def clean(text: str) -> str:
 
 def words(text: str) -> list[str]:
     """Return the words in small letters; small number words are digits."""
-    found = _TOKEN.findall(unicodedata.normalize("NFKC", text).casefold())
+    found: list[str] = _TOKEN.findall(unicodedata.normalize("NFKC", text).casefold())
     return [_NUMBERS.get(word, word) for word in found]
 
 

@@ -163,7 +163,7 @@ class ModelWriter:
             self._config.num_options - 1,
             SUMMARY_WORDS if request.kind == "summary" else DIGEST_WORDS,
         )
-        values = dict(zip(VALUES, given, strict=True))
+        values: dict[str, Any] = dict(zip(VALUES, given, strict=True))
         asked = Asked(
             kind=request.kind,
             prompt_id=prompt.id,
