@@ -68,7 +68,7 @@ class ValidateConfig(Settings):
     )
     max_fps: float = Field(default=480.0, gt=0, description="the mean; more is a broken clock")
     allow_still: bool = Field(default=False, description="keep videos in which the picture never changes")
-    timeout_s: float = Field(default=300.0, gt=0, description="for looking into one file")
+    timeout_s: float = Field(default=600.0, gt=0, description="for looking into one file")
     memory_bytes: int = Field(
         default=6 * 2**30, ge=2**29, description="of the process that looks into a file, and of ffmpeg"
     )
