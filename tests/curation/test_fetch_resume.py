@@ -166,3 +166,29 @@ def test_a_download_that_is_whole_but_not_stored_is_not_fetched_again(tmp_path: 
         (tmp_path / "videos").unlink()
         assert fetch_source(source, workspace=workspace, config=CONFIG).sha256 == SHA
     assert len(server.requests) == 1
+
+
+def test_a_rejection_is_looked_at_again_when_a_setting_or_a_file_may_have_mended_it(tmp_path: Path) -> None:
+    workspace = Workspace.open(tmp_path / "ws")
+    with FaultyServer({"/v.mp4": [answer(200, BODY)], "/gone.mp4": [answer(404)]}) as server:
+        sources = [
+            Source(source_id="web", url=f"{server.url}/v.mp4"),
+            Source(source_id="gone", url=f"{server.url}/gone.mp4"),
+            Source(source_id="file", url="late.mp4"),
+        ]
+        strict = CONFIG.model_copy(update={"max_size_bytes": 1000})
+        private = CONFIG.model_copy(update={"allow_private_hosts": ()})
+        reasons = [
+            {
+                item.item_id: item.reason
+                for item in fetch_batch(workspace, sources, how, base=tmp_path).rejections
+            }
+            for how in (private, strict)
+        ]
+        (tmp_path / "late.mp4").write_bytes(BODY[:10])
+        result = fetch_batch(workspace, sources, CONFIG, base=tmp_path)
+        asked = [path for path, _ in server.requests]
+    assert reasons[0]["web"] == reasons[0]["gone"] == "private-address"
+    assert reasons[1] == {"web": "too-large", "gone": "gone", "file": "missing"}
+    assert [found.source_id for found in result.results] == ["web", "file"]
+    assert asked.count("/gone.mp4") == 1
