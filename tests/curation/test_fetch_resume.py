@@ -117,8 +117,29 @@ def test_a_full_disk_ends_the_step_and_says_so(tmp_path: Path) -> None:
     partial = Partial(part, "http://x.org/v.mp4")
     part.symlink_to("/dev/full")
     limits = Limits.starting_now(max_size_bytes=10**9, total_timeout_s=60.0)
-    with pytest.raises(MachineError, match=r"The disk is full: cannot write .* Free space"):
-        partial.write(iter([BODY]), url="http://x.org/v.mp4", limits=limits)
+    for piece in (BODY, b"a little"):
+        with pytest.raises(MachineError, match=r"The disk is full: cannot write .* Free space"):
+            partial.write(iter([piece]), url="http://x.org/v.mp4", limits=limits)
+
+
+def test_after_the_machine_went_down_only_what_was_synced_is_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part, url = tmp_path / "v.part", "http://x.org/v.mp4"
+    monkeypatch.setattr("longvila.curation.partial._SYNC_BYTES", 1_000_000)
+    limits = Limits.starting_now(max_size_bytes=10**9, total_timeout_s=60.0)
+    partial = Partial(part, url)
+    partial.begin(validator='"1"', total=len(BODY))
+    partial.write(
+        iter([BODY[:600_000], BODY[600_000:1_200_000], BODY[1_200_000:1_500_000]]), url=url, limits=limits
+    )
+    assert Partial(part, url).size == 1_500_000
+    monkeypatch.setattr("longvila.curation.partial._boot_id", lambda: "another")
+    again = Partial(part, url)
+    assert (again.size, again.validator, again.is_whole) == (1_200_000, '"1"', False)
+    again.write(iter([BODY[1_200_000:1_300_000]]), url=url, limits=limits)
+    assert Partial(part, url).size == 1_300_000
+    assert part.read_bytes() == BODY[:1_300_000]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become nobody")
