@@ -42,6 +42,7 @@ from longvila.curation.duplicates.store import StoredFingerprints
 from longvila.curation.fetch import FetchedVideo
 from longvila.curation.language.opening import open_model
 from longvila.curation.language.protocol import LanguageModel
+from longvila.curation.on_screen_text import RapidReader, SeenText, texts_of_video
 from longvila.curation.scan import Scan
 from longvila.media.guard import Guard
 from longvila.media.jpeg import FrameBlob
@@ -278,12 +279,22 @@ def caption_batch(
 
     if config.model is None:
         settings = config.decides_captions()
-        return run(captioners.MeasuredClips(), version=captions.VERSION, settings=settings, workers=1)
+        measured = captioners.MeasuredClips(_text_reading(workspace, config))
+        return run(measured, version=captions.VERSION, settings=settings, workers=1)
     threads = config.model.threads
     with ThreadPoolExecutor(threads, thread_name_prefix="caption") as pool:
         captioner = captioners.ModelCaptioner(open_model(config.model, workspace), config, pool)
         workers = min(threads, VIDEOS_AT_ONCE)
         return run(captioner, version=captioners.VERSION, settings=captioner.decides, workers=workers)
+
+
+def _text_reading(workspace: Workspace, config: CaptionConfig) -> Callable[[Footage], list[SeenText]] | None:
+    """How the text in a video's picture is read; none when the settings do not ask for it."""
+    settings = config.read_text
+    if settings is None:
+        return None
+    reader = RapidReader(settings)
+    return lambda footage: texts_of_video(workspace, footage.video, footage.load_strip, reader, settings)
 
 
 def summary_batch(

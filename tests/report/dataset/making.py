@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 import numpy as np
@@ -26,7 +25,7 @@ from longvila.records import (
     VideoRecord,
 )
 from longvila.report.dataset import Batch, BuildOutputs, StepOutput
-from longvila.storage import Workspace, write_manifest
+from longvila.storage import StepStats, Workspace, write_manifest, write_stats
 from tests.curation.pictures import fingerprint_pictures, measure_pictures, scene
 
 HOSTILE = "<script>alert(1)</script> | ` {{ 7*7 }} [x](javascript:alert(1)) \n---\nlicense: mit"
@@ -132,15 +131,10 @@ def write_step(
         write_manifest(
             workspace.storage, key.replace(".parquet", ".rejections.parquet"), rejected, cls=Rejection
         )
-        stats = {
-            "step": step,
-            "num_items": num_items,
-            "num_processed": num_items,
-            "wall_s": 2.0,
-            "cpu_s": 1.0,
-        }
-        stats_key = key.replace(".parquet", ".stats.json")
-        workspace.storage.put_bytes(stats_key, json.dumps(stats | {"started_at": "2026-01-01"}).encode())
+        stats = StepStats(
+            step=step, key=key, num_items=num_items, num_processed=num_items, wall_s=2.0, cpu_s=1.0
+        )
+        write_stats(workspace.storage, key, stats)
         made.append(
             Batch(
                 key=key, num_items=num_items, num_results=len(results), num_rejections=len(rejected)
