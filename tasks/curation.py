@@ -154,7 +154,8 @@ def caption_clips(
     progress = StepProgress("captions", unit="videos")
     result = build.caption_batch(opened, listed, scanned, made, config, progress=progress)
     if result.results:
-        sheet = report.contact_sheet(load_thumbs(opened, scanned[0]), result.results[:1])
+        shown = next(found for found in scanned if found.video_id == result.results[0].video_id)
+        sheet = report.contact_sheet(load_thumbs(opened, shown), result.results[:1])
         add_picture("clip", sheet[0].jpeg, media_type="image/jpeg", description=sheet[0].text)
     return step_ref("captions", result, num_items=len(scanned))
 

@@ -54,7 +54,10 @@ Form = Literal["open", "choice"]
 
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
 RESERVED_FIELDS = frozenset(
-    ("model", "messages", "max_tokens", "max_completion_tokens", "seed", "stream", "n", "response_format")
+    (
+        *("model", "messages", "max_tokens", "max_completion_tokens", "seed", "stream", "n"),
+        *("response_format", "temperature", "top_p"),
+    )
 )
 
 
@@ -140,7 +143,7 @@ class LanguageModelConfig(Settings):
     @property
     def threads(self) -> int:
         """How many callers keep the model busy."""
-        return self.requests_at_once if self.kind == "endpoint" else self.batch_size
+        return self.requests_at_once if self.kind == "endpoint" else 2 * self.batch_size
 
 
 def _check_base_url(given: str) -> None:

@@ -143,9 +143,8 @@ class EndpointModel:
     ) -> Any:
         """Send in the form that this server takes; find that out where it refuses one."""
         schema_id = content_id(schema)
-        first = self._forms.get(schema_id, 0)
+        first = form = self._forms.get(schema_id, 0)
         while True:
-            form = self._forms.get(schema_id, 0)
             body = self._adapted(
                 wire.request_body(
                     self._config,
@@ -159,9 +158,10 @@ class EndpointModel:
             try:
                 return self._send(body, tokens)
             except Refused as refused:
-                if self._adapt(str(refused), body) or (
-                    schema is not None and self._lower(schema_id, form, about=str(refused))
-                ):
+                if self._adapt(str(refused), body):
+                    continue
+                if schema is not None and self._lower(schema_id, form, about=str(refused)):
+                    form += 1
                     continue
                 if not wire.is_about_format(str(refused)):
                     self._forms[schema_id] = first  # it was not the form
@@ -289,9 +289,11 @@ class EndpointModel:
             self._refusals += 1
             refusals = self._refusals
         if self._health.answers == 0 and refusals >= _ALL_REFUSED:
-            return ConfigError(
-                f"{self._transport.url} refused the first {refusals} requests and answered none; last: "
-                f"{said}. Correct the model's settings, or the server's."
+            return self._health.down(
+                ConfigError(
+                    f"{self._transport.url} refused the first {refusals} requests and answered none; last: "
+                    f"{said}. Correct the model's settings, or the server's."
+                )
             )
         return ItemError("refused", said)
 
