@@ -156,7 +156,11 @@ def write_all_shards(
     questions: ManifestRef,
 ) -> list[datasets.DatasetRef]:
     """Write and verify every data set of the recipe, one after another."""
-    written = [datasets.question_shards(reference, videos, list(scans), questions, data.shards)]
+    written = [
+        datasets.question_shards(
+            reference, videos, list(scans), questions, data.shards, choice_answer=data.questions.choice_answer
+        )
+    ]
     for captions in data.frame_captions:
         written.append(datasets.frame_caption_shards(reference, videos, captions, data.frames, data.shards))
     for needles in data.needle_sets:

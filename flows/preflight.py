@@ -90,6 +90,7 @@ def check_models(recipe: Recipe | DataRecipe) -> None:
     """Look whether the language models that the data needs are there: weights, or an endpoint that answers.
 
     Nothing is asked where the recipe names none. Raises as ``check_model`` of ``longvila.curation.language``.
+    The prompts that questions are to be written with are read too.
     """
     if recipe.data is None:
         return
@@ -100,6 +101,10 @@ def check_models(recipe: Recipe | DataRecipe) -> None:
         return
     from longvila.curation.language.opening import check_model
 
+    if questions.model is not None:
+        from longvila.curation.asking.writer import load_prompts
+
+        load_prompts(questions)
     for number, config in enumerate(configs):
         if config not in configs[:number]:
             check_model(config)

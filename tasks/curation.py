@@ -11,6 +11,7 @@ from longvila.config.footage import ClipConfig, FramesConfig, ShotConfig
 from longvila.config.language import CaptionConfig, QuestionConfig
 from longvila.config.sourcing import DedupConfig
 from longvila.curation import build, export, report
+from longvila.curation.asking.options import option_reports
 from longvila.curation.duplicates.pairs import DuplicatePair
 from longvila.curation.duplicates.splits import SplitReport
 from longvila.curation.duplicates.steps import VERSION
@@ -155,7 +156,7 @@ def caption_clips(
     if result.results:
         sheet = report.contact_sheet(load_thumbs(opened, scanned[0]), result.results[:1])
         add_picture("clip", sheet[0].jpeg, media_type="image/jpeg", description=sheet[0].text)
-    return step_ref("captions", result, num_items=len(made))
+    return step_ref("captions", result, num_items=len(scanned))
 
 
 @task(
@@ -183,7 +184,14 @@ def summarise_videos(
     return step_ref("summaries", result, num_items=len(scanned))
 
 
-@task(timeout_seconds=4 * HOUR_S, tags=["curation"], task_run_name="questions-{scans.num_results}")
+@task(
+    retries=2,
+    retry_delay_seconds=[30, 300],
+    retry_condition_fn=is_transient,
+    timeout_seconds=24 * HOUR_S,
+    tags=["curation"],
+    task_run_name="questions-{scans.num_results}",
+)
 def write_questions(
     workspace: WorkspaceRef,
     videos: ManifestRef,
@@ -192,7 +200,7 @@ def write_questions(
     config: QuestionConfig,
     summaries: ManifestRef | None = None,
 ) -> ManifestRef:
-    """Write questions with their evidence from measurements and captions."""
+    """Write questions with their evidence, by measuring or by a language model, and check them."""
     opened = workspace.open()
     scanned = read_records(opened, scans, Scan)
     listed = read_records(opened, videos, VideoRecord)
@@ -213,11 +221,15 @@ def filter_questions(workspace: WorkspaceRef, videos: ManifestRef, written: list
         said = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common()) or "none was written"
         raise InputError(
             f"No question is left after the filters: {len(items)} were written, rejected as {said}. See "
-            f"manifests/filter-questions in {opened.storage.url}. Add longer videos, or ask more "
-            "often with data.questions: a shorter stride_s, a larger max_per_video."
+            f"manifests/filter-questions in {opened.storage.url}. Add longer videos, or ask more with "
+            "data.questions: a shorter stride_s or a larger max_per_video; of a model: more kinds, a better "
+            "model, or milder checks."
         )
     rows = [baseline.model_dump() for baseline in report.baselines(result.results)]
     add_table("questions", rows, description="Kept questions by kind, and what a blind guess gets right")
+    options = [found.model_dump() for found in option_reports(result.results)]
+    if options:
+        add_table("options", options, description="Where the right options stand, and whether length tells")
     return step_ref("filter-questions", result, num_items=len(items))
 
 

@@ -58,6 +58,7 @@ def question_shards(
     questions: ManifestRef,
     shards: ShardConfig = DEFAULT_SHARDS,
     name: str = "questions",
+    choice_answer: samples.ChoiceAnswer = "letter",
 ) -> DatasetRef:
     """Write the questions of both splits with their frames as the data set ``questions``."""
     opened = workspace.open()
@@ -65,14 +66,20 @@ def question_shards(
     listed, scanned = read_records(opened, videos, VideoRecord), read_records(opened, scans, Scan)
 
     def of(split: Split) -> Callable[[], Iterable[SampleWithFrames]]:
-        found = build.question_samples
-        return lambda: (SampleWithFrames(*item) for item in found(opened, listed, scanned, kept, split=split))
+        return lambda: (
+            SampleWithFrames(*item)
+            for item in build.question_samples(
+                opened, listed, scanned, kept, split=split, choice_answer=choice_answer
+            )
+        )
 
     splits: dict[Split, Callable[[], Iterable[SampleWithFrames]]] = {
         split: of(split) for split in SPLITS if samples.count_samples(kept, split)
     }
     total = sum(samples.count_samples(kept, split) for split in splits)
-    inputs = ("questions", samples.VERSION, questions.key, [found.scan_id for found in scanned])
+    inputs = (
+        "questions", samples.VERSION, choice_answer, questions.key, [found.scan_id for found in scanned],
+    )  # fmt: skip
     return _write(opened, name, inputs, splits, total, shards)
 
 

@@ -106,6 +106,20 @@ def public(url: str) -> str:
     return f"{shown}#{hashlib.sha256(canonical(url).encode('utf-8', 'replace')).hexdigest()[:8]}"
 
 
+def scrubbed(text: str, url: str) -> str:
+    """A text of others about an address, without the secret parts of it and the queries of any address."""
+    text = re.sub(r"[a-z0-9]+://[^\s'\"<>]+", lambda found: redacted(found[0]), text)
+    main, query = _split(url)
+    user = main.partition("://")[2].partition("/")[0].rpartition("@")[0]
+    parts = {query, url.partition("#")[2], user, *user.split(":"), *query.split("&")}
+    parts |= {value for _, value in _parameters(query)}
+    parts |= {unquote(part) for part in parts}
+    for part in sorted((part for part in parts if len(part) > 3), key=len, reverse=True):
+        if part not in redacted(url):
+            text = text.replace(part, "…")
+    return text
+
+
 def is_partial(url: str) -> bool:
     """Whether an address is one that ``public`` took something out of."""
     return scheme_of(url) in ("http", "https") and re.search(r"#[0-9a-f]{8}$", url) is not None

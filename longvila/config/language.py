@@ -317,8 +317,8 @@ class QuestionConfig(Settings):
 
     @property
     def threads(self) -> int:
-        """How many callers keep the writing model busy."""
-        return self.model.threads if self.model else 1
+        """How many callers keep the models busy."""
+        return max((model.threads for model in (self.model, self.checks.model) if model), default=1)
 
     def decides_questions(self) -> dict[str, Any]:
         """What of this decides which questions are written, checks aside: the key of what is done already."""

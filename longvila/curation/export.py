@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from longvila.errors import ItemError
-from longvila.media.ffmpeg import cut
+from longvila.media.cutting import cut
 from longvila.media.probe import Probe, probe
 from longvila.records import Clip, Record, VideoRecord
 from longvila.storage import StepResult, Workspace, check_key, run_step

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import secrets
+import time
 from pathlib import Path
 
 from longvila.config.sourcing import NormaliseConfig, ValidateConfig
@@ -55,7 +57,9 @@ def _encoded(
     *,
     guard: Guard,
 ) -> VideoRecord:
-    out = workspace.scratch("normalise") / f"{fetched.sha256[:16]}-{secrets.token_hex(4)}.mp4"
+    folder = workspace.scratch("normalise")
+    _sweep(folder, older_than_s=2 * normalising.timeout_s)
+    out = folder / f"{fetched.sha256[:16]}-{secrets.token_hex(4)}.mp4"
     try:
         with os_errors(f"write {out}"):
             encode_anew(path, out, found.facts, _encoding(config, normalising), name=fetched.source_id)
@@ -77,6 +81,14 @@ def _encoded(
     return record.model_copy(
         update={"key": key, "sha256": sha256, "size_bytes": size_bytes, "normalised_from": fetched.sha256}
     )
+
+
+def _sweep(folder: Path, *, older_than_s: float) -> None:
+    """Remove what runs that were killed left behind."""
+    for path in folder.iterdir():
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime > older_than_s:
+                path.unlink()
 
 
 def _encoding(config: ValidateConfig, normalising: NormaliseConfig) -> Encoding:

@@ -7,6 +7,7 @@ N frames of a strip, H × W pixels.
 from __future__ import annotations
 
 import io
+import threading
 import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -33,6 +34,9 @@ THUMBS_PER_S = 1.0
 _LONG_SIDE = 160  # of the picture in which light, colours and motion are measured
 _THUMB_HEIGHT = 90
 _THUMB_QUALITY = 80
+_LOADING = (
+    threading.Lock()
+)  # numpy parses headers with ast, which two threads may not do at once in Python 3.11
 
 
 class Scan(Record):
@@ -172,7 +176,7 @@ def _dump(scanned: Scanned) -> bytes:
 def _load(workspace: Workspace, scan: Scan, names: list[str]) -> dict[str, np.ndarray]:
     path = workspace.fetch_local(scan.key)
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with _LOADING, np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in names}
     except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
         raise InputError(f"The scan {path} is damaged ({error}). Delete it and build again.") from error

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from longvila.config.addresses import FETCHED_SCHEMES, path_of, redacted, resolve_url, scheme_of
+from longvila.config.addresses import FETCHED_SCHEMES, is_relative, path_of, redacted, resolve_url, scheme_of
 from longvila.config.sources import SourceList, TableEntry, entry_sources, read_source_list, source_list_path
 from longvila.config.sourcing import FetchConfig
 from longvila.curation.folders import list_folder
@@ -36,6 +37,7 @@ def list_sources(name_or_path: str | Path, *, scratch: Path, config: FetchConfig
     for table in listed.tables:
         with _local_table(table, base, scratch, config or FetchConfig()) as local:
             list_table(listing, table, listed.defaults, path=local)
+    listing.sources[:] = [_reachable(source, base) for source in listing.sources]
     if not listing.sources:
         first = f" The first is {listing.rejections[0].detail}" if listing.rejections else ""
         raise InputError(
@@ -57,6 +59,13 @@ def load_sources(name_or_path: str | Path, *, base_url: str | None = None) -> li
         source.model_copy(update={"url": resolve_url(source.url, base)})
         for source in _checked(read_source_list(str(name_or_path)), path)
     ]
+
+
+def _reachable(source: Source, base: Path) -> Source:
+    """A path that leads out of the list's folder, which alone is served, as a whole path."""
+    if not (is_relative(source.url) and posixpath.normpath(source.url).startswith("..")):
+        return source
+    return source.model_copy(update={"url": posixpath.normpath(str(base / source.url))})
 
 
 def _checked(listed: SourceList, path: Path) -> list[Source]:

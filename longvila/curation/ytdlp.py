@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from longvila.config.addresses import redacted
+from longvila.config.addresses import redacted, scrubbed
 from longvila.config.sourcing import FetchConfig
 from longvila.curation.download import Downloader
 from longvila.curation.gate import Gate
@@ -61,7 +61,7 @@ def download_video(
             downloader.guard, downloader.pacer, max_bytes=2 * max_size_bytes, timeout_s=config.timeout_s
         ) as gate:
             found = _run(url, folder, gate, config, max_size_bytes)
-        facts = _facts(folder, found.suffix)
+        facts = _facts(url, folder, found.suffix)
         with os_errors(f"move {found}"):
             found.replace(part)
     except ItemError as error:
@@ -131,7 +131,7 @@ def _command(folder: Path, proxy: str, config: FetchConfig, max_size_bytes: int)
     return [sys.executable, "-m", "yt_dlp", *flags, *pairs]
 
 
-def _facts(folder: Path, suffix: str) -> Facts:
+def _facts(url: str, folder: Path, suffix: str) -> Facts:
     """What the sidecar ``info.json`` says; nothing when there is none."""
     from longvila.curation.fetch import Facts
 
@@ -140,7 +140,7 @@ def _facts(folder: Path, suffix: str) -> Facts:
     except (OSError, ValueError):
         info = {}
     author = info.get("uploader") or info.get("channel") or info.get("creator")
-    texts = [_text(info.get("title")), _text(author), _text(info.get("license"))]
+    texts = [scrubbed(_text(value), url) for value in (info.get("title"), author, info.get("license"))]
     return Facts(*texts, suffix=f"video{suffix}")
 
 
@@ -152,6 +152,6 @@ def _refusal(url: str, errors: str) -> ItemError:
     """What yt-dlp complained of, as a reason and in its own words, without addresses that hold secrets."""
     lines = [line for line in errors.splitlines() if line.startswith("ERROR:")]
     words = (lines or errors.splitlines() or ["nothing was downloaded: no video, or a live one"])[-1]
-    words = re.sub(r"https?://[^\s'\"<>]+", lambda found: redacted(found[0]), words.removeprefix("ERROR: "))
+    words = scrubbed(words.removeprefix("ERROR: "), url)
     reason = next((reason for reason, pattern in _REASONS.items() if re.search(pattern, words)), "refused")
     return ItemError(reason, f"{redacted(url)}: yt-dlp says: {words[:400]}")

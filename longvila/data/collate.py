@@ -22,6 +22,7 @@ from longvila.data.lengths import Encoder, Lengths
 from longvila.data.mixture import Draws
 from longvila.data.reader import FAR_THREADS, BrokenSample, ShardReader
 from longvila.errors import InputError, ItemError
+from longvila.media.jpeg import WrongSize
 from longvila.parallel.layout import IGNORE_INDEX, shift_labels
 from longvila.parallel.plan import Plan, make_plan
 from longvila.text.encode import Encoded
@@ -207,23 +208,26 @@ class Collator:
         frame_of = np.concatenate([one.frame_indices for one in documents])
 
         def decode(number: int) -> None:
-            places = np.flatnonzero(document_of[wanted] == number)
-            dataset, i = members[number]
-            try:
-                decoded = self._readers[dataset].frames(i, frame_of[wanted[places]])
-            except BrokenSample as error:
-                raise BrokenMember((dataset, i), str(error)) from error
-            if decoded.shape[1:] != (side, side, 3):
-                row = self._readers[dataset].index.row(i)
-                raise InputError(
-                    f"Sample {row.key!r} of shard {row.shard} has frames of "
-                    f"{decoded.shape[2]}×{decoded.shape[1]} pixels, but the model takes {side}×{side}. "
-                    f"Build the data set with frames.size={side}."
-                )
-            frames_fHW3[places] = decoded
+            first, stop = np.searchsorted(document_of[wanted], (number, number + 1))
+            mine = slice(int(first), int(stop))  # frames of a row are in the order of its documents
+            self._decode(members[number], frame_of[wanted[mine]], frames_fHW3[mine])
 
         self._map(decode, np.unique(document_of[wanted]).tolist())
         return torch.from_numpy(frames_fHW3)
+
+    def _decode(self, member: Member, frame_indices: np.ndarray, out_nHW3: np.ndarray) -> None:
+        dataset, i = member
+        try:
+            self._readers[dataset].frames(i, frame_indices, out_nHW3=out_nHW3)
+        except BrokenSample as error:
+            if not isinstance(error.__cause__, WrongSize):
+                raise BrokenMember(member, str(error)) from error
+            row, side = self._readers[dataset].index.row(i), self._vision.image_size
+            height, width = error.__cause__.found
+            raise InputError(
+                f"Sample {row.key!r} of shard {row.shard} has frames of {width}×{height} pixels, but the "
+                f"model takes {side}×{side}. Build the data set with frames.size={side}."
+            ) from error
 
 
 def _shard(values_T: np.ndarray, mine: np.ndarray, padded_length: int, padding: int) -> Tensor:

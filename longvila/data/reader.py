@@ -83,16 +83,25 @@ class ShardReader:
         with ThreadPoolExecutor(FAR_THREADS) as pool:
             yield from pool.map(self.sample, (int(i) for i in indices))
 
-    def frames(self, i: int, frame_indices: Sequence[int] | np.ndarray) -> np.ndarray:
-        """Decode frames of sample ``i`` to uint8 ``[n, H, W, 3]``; none asked for gives ``[0, 0, 0, 3]``."""
+    def frames(
+        self, i: int, frame_indices: Sequence[int] | np.ndarray, *, out_nHW3: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Decode frames of sample ``i`` to uint8 ``[n, H, W, 3]``; none asked for gives ``[0, 0, 0, 3]``.
+
+        They are decoded into ``out_nHW3`` if it is given; ``InputError`` when they are of another size.
+        """
         wanted = np.asarray(frame_indices, dtype=np.int64)
         row = self.index.row(i)
         if len(wanted) and (wanted.min() < 0 or wanted.max() >= row.num_frames):
             raise IndexError(f"sample {row.key} has {row.num_frames} frames; asked for {wanted.tolist()}")
         with self._naming(row):
-            if row.media:
-                return self._decode_media(i, row, wanted)
-            return decode_frames(self._jpegs(i, row, wanted))
+            if not row.media:
+                return decode_frames(self._jpegs(i, row, wanted), out_nHW3=out_nHW3)
+            decoded = self._decode_media(i, row, wanted)
+        if out_nHW3 is None:
+            return decoded
+        out_nHW3[...] = decoded
+        return out_nHW3
 
     def blob(self, i: int) -> FrameBlob | None:
         """Return all JPEGs of sample ``i`` as they lie there; None for a sample without frames."""

@@ -35,6 +35,7 @@ from longvila.media.probe import Probe
 logger = logging.getLogger(__name__)
 
 _START_TIMEOUT_S = 120.0
+_WATCH_S = 1.0
 _READY = b'{"ready": true}'
 # Each of these would start a thread per core, and their stacks count as memory.
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
@@ -197,6 +198,13 @@ def _answer(line: bytes) -> dict[str, Any]:
     return {"facts": _facts_as_json(found.facts), "why": found.why_normalise}
 
 
+def _end_with(parent: int) -> None:
+    """End this process when its parent is gone, even while a decoder hangs."""
+    while os.getppid() == parent:
+        time.sleep(_WATCH_S)
+    os._exit(1)
+
+
 def main() -> None:
     """Answer requests from standard input until it ends."""
     import resource
@@ -212,6 +220,7 @@ def main() -> None:
     os.dup2(2, 1)  # whatever a library prints does not end up among the answers
     answers.write(_READY + b"\n")
     answers.flush()
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
     for line in sys.stdin.buffer:
         answers.write(json.dumps(_answer(line)).encode() + b"\n")
         answers.flush()

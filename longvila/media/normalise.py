@@ -167,6 +167,10 @@ def _picture_filters(facts: Probe, rate: Fraction) -> list[tuple[str, dict[str, 
         ("setpts", {"expr": "PTS-STARTPTS"}),
         ("fps", {"fps": f"{rate.numerator}/{rate.denominator}", "round": "near"}),
     ]
+    if facts.is_exact:
+        # How long the last frame is shown is not known everywhere; what is too much is cut off by the count.
+        last_s = facts.duration_s - float(facts.times_s[-1]) + 1 / float(rate)
+        filters.append(("tpad", {"stop_mode": "clone", "stop_duration": f"{last_s:.6f}"}))
     return filters
 
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from longvila.errors import InputError, ItemError
-from longvila.media.boxes import Claims, read_claims
+from longvila.media.boxes import read_claims
+from longvila.media.headers import check_header, check_promise, check_times, length_promised
 from longvila.media.opening import decode_past_damage, limit_pixels, open_video, shown_name
 from longvila.media.packets import TimeLine, read_time_line
 from longvila.media.sniff import is_hole, lost_sync, missing_bytes
@@ -29,14 +30,12 @@ if TYPE_CHECKING:
 _MISSING_SHARE = 0.005
 _MISSING_S = 0.3
 _ROUNDING_S = 1e-6
-_LONGEST_S = 30 * 86_400.0  # what claims to last longer has a broken clock
-_FASTEST_FPS = 1000.0
 _WIDEST_PIXEL = 8  # an aspect beyond 8:1 is a mistake of the header and is left out
 _SQUARE = 0.02  # less is what rounding a size to even numbers makes
 _MAX_LEADING_ERRORS = 250  # packets of a group that began before the file did
 _FULL_RANGE = 2
+_PROGRESSIVE = 1  # of FFmpeg's field orders: 0 is unknown, the others are interlaced
 _COARSE_TICKS = 10  # per frame
-_LIKE = 4  # times wider or higher than what the header says
 _GAPLESS = ("matroska,webm", "flv")
 _HDR_TRANSFERS = (16, 18)  # PQ and HLG, by ITU-T H.273
 INDEXED_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "mpegts", "flv")  # fit for seeking
@@ -109,14 +108,14 @@ def probe(path: str | Path, *, name: str | None = None, max_pixels: int = DEFAUL
     name = shown_name(name or path.name)
     with open_video(path, name=name) as (container, stream):
         claims = read_claims(path)
-        time_base = _check_header(stream, claims, name, max_pixels)
+        time_base = check_header(stream, claims, name, max_pixels)
         line = read_time_line(container, stream, name)
         look = _first_look(path, name, max_pixels)
         step = int(np.median(np.diff(line.pts))) if len(line.pts) > 1 else 1
         last = line.last_duration if line.last_duration > 0 else step
         duration_s = float((int(line.pts[-1] - line.pts[0]) + max(last, 1)) * time_base)
-        _check_times(line, duration_s, name)
-        _check_promise(container, stream, claims, line, duration_s, name)
+        check_times(line, duration_s, name)
+        check_promise(container, stream, claims, line, duration_s, name)
         return Probe(
             container=container.format.name,
             codec=stream.codec_context.codec.canonical_name,
@@ -162,81 +161,12 @@ class _Look(NamedTuple):
     full_range: bool
 
 
-def _check_header(stream: VideoStream, claims: Claims | None, name: str, max_pixels: int) -> Fraction:
-    """Refuse sizes and clocks that cannot be, before anything is decoded."""
-    context = stream.codec_context
-    coded = (context.width, context.height)
-    for width, height in (coded, *(claims.sizes if claims else ())):
-        if width <= 0 or height <= 0:
-            raise ItemError("absurd-header", f"{name}: its header says a picture of {width}×{height} pixels")
-        if width * height > max_pixels:
-            raise ItemError(
-                "too-many-pixels",
-                f"{name}: its header says {width}×{height} pixels, more than {max_pixels:,}",
-            )
-    sizes = claims.sizes if claims else ()
-    if sizes and not any(_is_like(size, coded) for size in sizes):
-        raise ItemError(
-            "absurd-header",
-            f"{name}: its header says {sizes[0][0]}×{sizes[0][1]} pixels, "
-            f"its pictures have {coded[0]}×{coded[1]}",
-        )
-    time_base = stream.time_base
-    if time_base is None or time_base <= 0:
-        raise ItemError("absurd-header", f"{name}: its clock ticks every {time_base} s")
-    return time_base
-
-
-def _is_like(size: tuple[int, int], coded: tuple[int, int]) -> bool:
-    return all(1 / _LIKE <= said / real <= _LIKE for said, real in zip(size, coded, strict=True))
-
-
-def _check_times(line: TimeLine, duration_s: float, name: str) -> None:
-    if duration_s > _LONGEST_S:
-        raise ItemError(
-            "absurd-header",
-            f"{name}: its frames' times span {duration_s / 86_400:,.0f} days; its clock is broken",
-        )
-    fps = len(line.pts) / duration_s
-    if fps > _FASTEST_FPS:
-        raise ItemError("absurd-header", f"{name}: its clock makes it {fps:,.0f} frames per second")
-
-
-def _check_promise(
-    container: InputContainer,
-    stream: VideoStream,
-    claims: Claims | None,
-    line: TimeLine,
-    duration_s: float,
-    name: str,
-) -> None:
-    """Refuse a header that promises far more than a file in which nothing is missing."""
-    promised_s = max(_promised(container, stream) or 0.0, claims.duration_s if claims else 0.0)
-    whole = bool(stream.frames) and line.num_packets >= stream.frames
-    if promised_s > _LONGEST_S or (whole and promised_s > 2 * line.ends_s + 60):
-        raise ItemError(
-            "absurd-header",
-            f"{name}: its header says {promised_s / 3600:,.1f} h, its frames last {duration_s:.1f} s",
-        )
-    if len(line.pts) == 1 and line.num_packets > 2:
-        raise ItemError(
-            "absurd-header", f"{name}: its header lets one of its {line.num_packets} frames be seen"
-        )
-
-
-def _promised(container: InputContainer, stream: VideoStream) -> float | None:
-    """How long the header says the video lasts, in seconds."""
-    if stream.duration and stream.time_base:
-        return float(stream.duration * stream.time_base)
-    return container.duration / 1e6 if container.duration else None
-
-
 def _is_truncated(
     container: InputContainer, stream: VideoStream, line: TimeLine, duration_s: float, path: Path
 ) -> bool:
     if missing_bytes(path):
         return True
-    promised_s = _promised(container, stream) or 0.0
+    promised_s = length_promised(container, stream) or 0.0
     # Where only the whole container has a length, that of its longest stream counts.
     there_s = duration_s if stream.duration else line.ends_s - (container.start_time or 0) / 1e6
     return line.is_exact and promised_s - there_s > max(_MISSING_S, _MISSING_SHARE * promised_s)
@@ -277,7 +207,7 @@ def _look(stream: VideoStream, frame: VideoFrame) -> _Look:
         rotation=rotation,
         is_mirrored=is_mirrored,
         pixel_aspect=aspect,
-        is_interlaced=bool(frame.interlaced_frame),
+        is_interlaced=bool(frame.interlaced_frame) or stream.codec_context.field_order > _PROGRESSIVE,
         transfer=int(frame.color_trc),
         full_range=int(frame.color_range) == _FULL_RANGE or frame.format.name.startswith("yuvj"),
     )

@@ -12,6 +12,7 @@ from longvila.config.addresses import (
     public,
     redacted,
     resolve_url,
+    scrubbed,
     stem_of,
 )
 
@@ -84,3 +85,13 @@ def test_an_address_signed_anew_is_the_same() -> None:
     assert canonical(azure + "a") == canonical(azure + "b")
     assert canonical("https://x.org/a?sv=1") != canonical("https://x.org/a?sv=2")
     assert canonical("https://x.org/a?key=1") != canonical("https://x.org/a?key=2")
+
+
+def test_what_others_say_of_an_address_is_scrubbed() -> None:
+    url = "https://me:pass%20word@x.org/page?id=abc123&token=hush&n=1#frag"
+    text = "page?id=abc123&token=hush&n=1: at https://y.org/a?sig=hush (1 of 3, pass word, pass%20word, frag)"
+    said = scrubbed(text, url)
+    assert not any(secret in said for secret in ("hush", "abc123", "pass", "frag"))
+    assert said.endswith("at https://y.org/a (1 of 3, …, …, …)")
+    video = "https://www.youtube.com/watch?v=abcdef"
+    assert scrubbed("[youtube] abcdef: gone", video) == "[youtube] abcdef: gone"

@@ -33,7 +33,8 @@ def workspace(tmp_path: Path) -> Workspace:
 def video() -> VideoRecord:
     return VideoRecord(
         video_id="v", source_id="a", url="u", key="videos/v.mp4", sha256="00" * 32, size_bytes=1,
-        container="mp4", codec="h264", width=64, height=48, fps=10.0, num_frames=38, duration_s=3.8, split="train",
+        container="mp4", codec="h264", width=64, height=48, fps=10.0, num_frames=38,
+        duration_s=3.8, split="train",
     )  # fmt: skip
 
 

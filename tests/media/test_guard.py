@@ -3,7 +3,10 @@ from __future__ import annotations
 import os
 import random
 import signal
+import subprocess
+import sys
 import threading
+import time
 from fractions import Fraction
 from pathlib import Path
 
@@ -67,6 +70,22 @@ def test_a_decoder_that_hangs_is_ended():
         os.kill(process.pid, signal.SIGSTOP)
         assert reason(guard, VIDEO) == "decoder-hangs"
         assert process.poll() is not None
+
+
+def test_the_process_does_not_outlive_its_parent(tmp_path):
+    program = (
+        "import os, signal, time\n"
+        "from longvila.media.guard import Guard\n"
+        "guard = Guard(timeout_s=60, memory_bytes=2**32)\n"
+        "print(guard._running().pid, flush=True)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    said = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, check=False).stdout
+    for _ in range(100):
+        if not Path(f"/proc/{int(said)}").exists():
+            return
+        time.sleep(0.1)
+    pytest.fail("the process is still there")
 
 
 def test_memory_is_bounded(tmp_path):

@@ -71,6 +71,14 @@ def test_a_variable_rate(tmp_path, suffix):
     assert_same_times(path, before, out, after, step=16)
 
 
+def test_a_last_picture_that_stays_long(tmp_path):
+    times_ms = [0, 700, 1400, 1440, 2140, 2840]  # Matroska does not say how long the last one is shown
+    path = write_video(tmp_path / "a.mkv", grey_ramp(6, step=40), fps=25, times_ms=times_ms)
+    before, after, out = encode(path)
+    assert after.duration_s == pytest.approx(before.duration_s, abs=0.021)
+    assert_same_times(path, before, out, after, step=40)
+
+
 def test_mpeg2(tmp_path):
     path = write_video(tmp_path / "a.mpg", grey_ramp(38), fps=25, codec="mpeg2video", options={"bf": "2"})
     before, after, out = encode(path)

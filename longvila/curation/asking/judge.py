@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from typing import Any
 
 from longvila.config.language import QuestionCheckConfig
@@ -39,10 +39,11 @@ class Checker:
         prompts: Mapping[str, Prompt],
         *,
         caption_tokens: int,
-        threads: int = 1,
+        pool: Executor | None = None,
     ) -> None:
-        self._model, self._config, self._prompts = model, config, prompts
-        self._caption_tokens, self._threads = caption_tokens, threads
+        """``pool`` checks the questions of a video at once; without one they follow one another."""
+        self.model, self.config, self.prompts, self.caption_tokens = model, config, prompts, caption_tokens
+        self._map = pool.map if pool else map
 
     def check(
         self, questions: Sequence[Question], lines: Sequence[Line], duration_s: float
@@ -57,8 +58,7 @@ class Checker:
                 return question
             return _Check(self, question, lines, duration_s).run()
 
-        with ThreadPoolExecutor(max(1, self._threads), thread_name_prefix="check") as pool:
-            return list(pool.map(one, questions))
+        return list(self._map(one, questions))
 
 
 class _Check:
@@ -86,7 +86,7 @@ class _Check:
         return reject(question, *problem) if problem else question
 
     def _blind(self) -> tuple[str, str] | None:
-        tries, question = self._checker._config.blind_tries, self._question
+        tries, question = self._checker.config.blind_tries, self._question
         if not tries or is_unanswerable(question):
             return None
         guesses = [
@@ -96,15 +96,15 @@ class _Check:
         verdicts = {text: self._same(text) for text in dict.fromkeys(clean(str(g)) for g in guesses)}
         right = sum(verdicts[clean(str(guess))] for guess in guesses)
         self._found["blind"] = {"tries": tries, "right": right, "prompt_id": self._id("check-blind")}
-        if right <= self._checker._config.max_blind_right:
+        if right <= self._checker.config.max_blind_right:
             return None
         return "blind", f"guessed {right} of {tries} times without the video: {question.answer!r}"
 
     def _answerable(self) -> tuple[str, str] | None:
-        if not self._checker._config.answerable:
+        if not self._checker.config.answerable:
             return None
         question, unanswerable = self._question, is_unanswerable(self._question)
-        shown = sketch(self._shown(), self._checker._caption_tokens)
+        shown = sketch(self._shown(), self._checker.caption_tokens)
         values = {
             "captions": render(shown),
             "duration": time_text(self._duration_s),
@@ -144,15 +144,15 @@ class _Check:
             return False
         if question.kind in _BY_FORM:
             return _BY_FORM[question.kind](said, question.answer)
-        if not self._checker._config.judge:
+        if not self._checker.config.judge:
             return False
         given = self._ask("check-same", {"expected": question.answer, "given": said})
         return given["same"] is True
 
     def _ask(self, name: str, values: Mapping[str, Any], *, seed: int = 0) -> dict[str, Any]:
-        prompt = self._checker._prompts[name]
+        prompt = self._checker.prompts[name]
         told = {"question": self._question.question, **values}
-        answer = self._checker._model.complete(
+        answer = self._checker.model.complete(
             prompt.messages({name: _plain(value) for name, value in told.items()}),
             max_tokens=_VERDICT_TOKENS if name == "check-same" else _ANSWER_TOKENS,
             schema=prompt.answer,
@@ -162,7 +162,7 @@ class _Check:
         return _read(answer.text, (prompt.answer or {}).get("required", ()))
 
     def _id(self, name: str) -> str:
-        return self._checker._prompts[name].id
+        return self._checker.prompts[name].id
 
 
 def load_check_prompts() -> dict[str, Prompt]:

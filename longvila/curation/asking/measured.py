@@ -1,14 +1,14 @@
 """Questions about the clips of a whole video whose answers are measured: times, orders, numbers, comparisons.
 
-A clip is spoken of by what tells it apart: the colour that it alone is mostly in. Where a measurement lies
-between two words (see ``measure``), nothing is asked.
+A clip is spoken of by what tells it apart, the colour that it alone is mostly in, or by its time. Where a
+measurement lies between two words (see ``measure``), nothing is asked.
 """
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
-from itertools import groupby, pairwise
+from itertools import combinations, groupby, pairwise
 from typing import NamedTuple
 
 from longvila.curation import measure
@@ -28,6 +28,8 @@ _ABSENT_SHARE, _RARE_SHARE = (
 _LIGHT_STEP = 0.09  # of luma, between two clips that differ in light
 _MAX_LIGHT_SAME = 0.03
 _EXTREME_LEAD = 0.05
+_MAX_OF_A_KIND = 6  # questions of one video that could be asked of any of its clips
+_MAX_COMPARED = 40  # clips
 _MOTION = {"still": "almost nothing moves", "slow": "things move a little", "fast": "things move a lot"}
 _LIGHT = ("darker", "about as light", "brighter")
 TEXT_FACTS = ("text", "texts", "on_screen_text")  # where a caption's facts may say what is written
@@ -65,7 +67,7 @@ def looks_of(measures: Measures, cuts_s: Sequence[float], captions: Sequence[Cap
     for line in numbered(captions):
         span = Span(measures, line.start_s, line.stop_s, tuple(cuts_s))
         if span.num_samples:
-            shares = dict(zip(COLOURS, map(float, span.colour_shares()), strict=True))
+            shares: dict[str, float] = dict(zip(COLOURS, map(float, span.colour_shares()), strict=True))
             found.append(
                 Look(
                     line, measure.main_colour(span), shares, span.luma(), measure.motion(span),
@@ -150,36 +152,44 @@ def _localisation(looks: Sequence[Look], seed: str) -> Iterator[Draft]:
         yield _draft(question, span_text(look.line.start_s, look.line.stop_s), wrong, [look])
 
 
-def _needle(looks: Sequence[Look], _: str) -> Iterator[Draft]:
-    for look in _told_apart(looks):
-        where = f"in the part of the video that is mostly {look.colour}"
+def _needle(looks: Sequence[Look], seed: str) -> Iterator[Draft]:
+    shown = random.Random(seed).sample(list(looks), min(_MAX_OF_A_KIND, len(looks)))
+    for look in sorted(shown, key=lambda look: look.line.number):
+        part = _named(look, looks)
         if look.camera:
-            yield _draft(
-                f"Which way does the camera go {where}?", look.camera, measure.DIRECTIONS, [look]
-            )  # fmt: skip
+            yield _draft(f"Which way does the camera go in {part}?", look.camera, measure.DIRECTIONS, [look])
         if look.motion:
-            yield _draft(f"How much moves {where}?", _MOTION[look.motion], tuple(_MOTION.values()), [look])
+            yield _draft(f"How much moves in {part}?", _MOTION[look.motion], tuple(_MOTION.values()), [look])
 
 
 def _cross_clip(looks: Sequence[Look], seed: str) -> Iterator[Draft]:
-    apart = _told_apart(looks)
+    rng = random.Random(seed)
     pairs = [
-        (first, second)
-        for first in apart
-        for second in apart
-        if abs(first.line.number - second.line.number) > 1
+        rng.sample(pair, 2)
+        for pair in combinations(rng.sample(list(looks), min(_MAX_COMPARED, len(looks))), 2)
+        if abs(pair[1].line.number - pair[0].line.number) > 1
     ]
-    random.Random(seed).shuffle(pairs)
-    for first, second in pairs[:4]:
-        difference = second.luma - first.luma
-        if _MAX_LIGHT_SAME < abs(difference) < _LIGHT_STEP:
-            continue
-        verdict = 1 if abs(difference) <= _MAX_LIGHT_SAME else 2 if difference > 0 else 0
-        question = (
-            f"Compared with the part that is mostly {first.colour}, "
-            f"how is the light in the part that is mostly {second.colour}?"
-        )
-        yield _draft(question, _LIGHT[verdict], _LIGHT, [first, second])
+    clear = [(pair, verdict) for pair in pairs if (verdict := _compared(*pair)) is not None]
+    for (first, second), verdict in rng.sample(clear, min(_MAX_OF_A_KIND, len(clear))):
+        question = f"Compared with {_named(first, looks)}, how is the light in {_named(second, looks)}?"
+        yield _draft(question, verdict, _LIGHT, [first, second])
+
+
+def _named(look: Look, looks: Sequence[Look]) -> str:
+    """Speak of a clip by the colour that it alone is mostly in, else by its time."""
+    if _told_apart([look, *(other for other in looks if other is not look)])[:1] == [look]:
+        return f"the part that is mostly {look.colour}"
+    return f"the part {span_text(look.line.start_s, look.line.stop_s)}"
+
+
+def _compared(first: Look, second: Look) -> str | None:
+    """Say how the second clip's light compares with the first one's, when it is clear."""
+    step = second.luma - first.luma
+    if abs(step) <= _MAX_LIGHT_SAME:
+        return _LIGHT[1]
+    if abs(step) < _LIGHT_STEP:
+        return None
+    return _LIGHT[2] if step > 0 else _LIGHT[0]
 
 
 def _unanswerable(looks: Sequence[Look], seed: str) -> Iterator[Draft]:

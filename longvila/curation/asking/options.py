@@ -21,6 +21,7 @@ class OptionReport(Record):
     split: Split
     num_questions: int
     positions: dict[str, int]
+    expected: dict[str, float]  # by chance: not all questions have the same number of options
     longest_is_right: float  # share; that of a random option is the mean of 1 / options
     by_chance: float
 
@@ -57,6 +58,8 @@ def options_problem(answer: str, options: Sequence[str]) -> tuple[str, str] | No
             return "options-same", f"two options say the same: {option!r}"
         if " ".join(words(option)) in _UNNAMED:
             return "options-same", f"the option {option!r} speaks of the others"
+    if answer == CANNOT_TELL:  # stands among others too: see arrange
+        return None
     longest, shortest = max(map(len, wrong)), min(map(len, wrong))
     long = len(answer) > _LONGER * longest + _SLACK_CHARS
     if long or _LONGER * len(answer) + _SLACK_CHARS < shortest:
@@ -94,6 +97,10 @@ def option_reports(questions: Iterable[Question]) -> list[OptionReport]:
 
 def _report(split: Split, group: Sequence[Question]) -> OptionReport:
     places = Counter(LETTERS[q.options.index(q.answer)] for q in group)
+    expected = {
+        letter: round(sum(1 / len(q.options) for q in group if len(q.options) > place), 3)
+        for place, letter in enumerate(LETTERS[: max(len(q.options) for q in group)])
+    }
     longest = [
         (1 / sum(len(o) == len(q.answer) for o in q.options))
         if len(q.answer) == max(map(len, q.options)) else 0.0
@@ -102,7 +109,8 @@ def _report(split: Split, group: Sequence[Question]) -> OptionReport:
     return OptionReport(
         split=split,
         num_questions=len(group),
-        positions=dict(sorted(places.items())),
+        positions={letter: places[letter] for letter in expected},
+        expected=expected,
         longest_is_right=sum(longest) / len(group),
         by_chance=sum(1 / len(q.options) for q in group) / len(group),
     )

@@ -80,12 +80,12 @@ def estimate_tokens(text: str) -> int:
 def parts(lines: Sequence[Line], max_tokens: int) -> list[list[Line]]:
     """Cut the lines into consecutive parts of about one size, of at most ``max_tokens`` where lines allow."""
     sizes = [estimate_tokens(line.render()) for line in lines]
-    count = max(1, math.ceil(sum(sizes) / max_tokens))
-    while True:
-        found = _cut(lines, sizes, sum(sizes) / count)
-        if count >= len(lines) or all(sum(s for _, s in part) <= max_tokens for part in found):
-            return [[line for line, _ in part] for part in found]
-        count += 1
+    count = len(_filled(lines, sizes, max_tokens))
+    low, high = 0, max_tokens  # the smallest limit that needs no more parts
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if len(_filled(lines, sizes, middle)) == count else (middle, high)
+    return _filled(lines, sizes, high)
 
 
 def sketch(lines: Sequence[Line], max_tokens: int) -> list[Line]:
@@ -100,14 +100,16 @@ def sketch(lines: Sequence[Line], max_tokens: int) -> list[Line]:
     return [line._replace(text=_within(line.text, each)) for line in chosen]
 
 
-def _cut(lines: Sequence[Line], sizes: Sequence[int], target: float) -> list[list[tuple[Line, int]]]:
-    found: list[list[tuple[Line, int]]] = [[]]
-    done = 0.0
+def _filled(lines: Sequence[Line], sizes: Sequence[int], limit: int) -> list[list[Line]]:
+    """Fill part after part up to ``limit``; a line that is larger is a part of its own."""
+    found: list[list[Line]] = [[]]
+    room = limit
     for line, size in zip(lines, sizes, strict=True):
-        if found[-1] and done + size / 2 > target * len(found):
+        if found[-1] and size > room:
             found.append([])
-        found[-1].append((line, size))
-        done += size
+            room = limit
+        found[-1].append(line)
+        room -= size
     return found
 
 

@@ -8,6 +8,7 @@ without one.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
 
 from longvila.config.language import QuestionConfig
 from longvila.curation.asking import checks, judge, writer
@@ -22,6 +23,7 @@ from longvila.records import Caption, Question, Record, VideoRecord
 from longvila.storage import StepResult, Workspace, run_step
 
 ASK_STEP, STEP = "ask-model", "questions"
+VIDEOS_AT_ONCE = 16
 Progress = Callable[[int, int], None] | None
 
 
@@ -54,26 +56,47 @@ def write_with_model(
 
     Raises ``NetworkError`` when a model does not answer; what is done stays done.
     """
-    prompts = load_prompts(config)
-    asker = ModelWriter(model, config, prompts, threads=config.threads)
-    sheets = run_step(
+    with ThreadPoolExecutor(config.threads, thread_name_prefix="ask") as pool:
+        sheets = _ask(
+            workspace, told, config, ModelWriter(model, config, load_prompts(config), pool=pool), progress
+        )
+        checker_pooled = checker_of(checker or model, config, pool=pool)
+        return _check(workspace, told, sheets, config, checker_pooled, progress)
+
+
+def _ask(
+    workspace: Workspace,
+    told: Sequence[Told],
+    config: QuestionConfig,
+    asker: ModelWriter,
+    progress: Progress,
+) -> list[Sheet]:
+    """Return what the model wrote about every video; no video is rejected here."""
+    return run_step(
         workspace,
         name=ASK_STEP,
         version=writer.VERSION,
         settings={
             "questions": config.decides_questions(),
-            "prompts": {kind: prompt.id for kind, prompt in prompts.items()},
+            "prompts": asker.prompt_ids,
         },
         items=told,
         process=lambda item: asker.ask(item.video, item.captions),
         result_cls=Sheet,
         progress=progress,
+        workers=min(config.threads, VIDEOS_AT_ONCE),
     ).results
-    judging = checker_of(checker or model, config)
 
-    def process(item: Written) -> list[Question]:
-        return _questions(item, config, judging)
 
+def _check(
+    workspace: Workspace,
+    told: Sequence[Told],
+    sheets: Sequence[Sheet],
+    config: QuestionConfig,
+    checker: Checker,
+    progress: Progress,
+) -> StepResult[Question]:
+    """Make questions of what was written about every video, and check them."""
     return run_step(
         workspace,
         name=STEP,
@@ -83,20 +106,21 @@ def write_with_model(
             Written(video_id=item.video_id, told=item, sheet=sheet)
             for item, sheet in zip(told, sheets, strict=True)
         ],
-        process=process,
+        process=lambda item: _questions(item, config, checker),
         result_cls=Question,
         progress=progress,
+        workers=min(config.threads, VIDEOS_AT_ONCE),
     )
 
 
-def checker_of(model: LanguageModel, config: QuestionConfig) -> Checker:
+def checker_of(model: LanguageModel, config: QuestionConfig, *, pool: Executor | None = None) -> Checker:
     """Return what checks questions with ``model``."""
     return Checker(
         model,
         config.checks,
         load_check_prompts(),
         caption_tokens=config.caption_tokens,
-        threads=config.threads,
+        pool=pool,
     )
 
 

@@ -21,7 +21,7 @@ _STOP = {
     "video", "seen", "shown", "show", "shows",
 }  # fmt: skip
 _ARTICLES = {"a", "an", "the"}
-_LETTERED = re.compile(r"\([a-h]\)")
+_LETTERED = re.compile(r"\([a-hA-H]\)")
 _SOURCE = re.compile(
     r"""\bcaption(?:s|ed)?\b | \btime\ ?stamps?\b | \bdigest\b | \[\d+\]
     | \b(?:clip|segment|frame|shot|scene|part|chunk|section|description)s?\s*(?:no\.?|number|\#|id)?\s*\[?\d+
@@ -50,7 +50,7 @@ def clean(text: str) -> str:
 
 def words(text: str) -> list[str]:
     """Return the words in small letters; small number words are digits."""
-    found = _TOKEN.findall(unicodedata.normalize("NFKC", text).casefold())
+    found: list[str] = _TOKEN.findall(unicodedata.normalize("NFKC", text).casefold())
     return [_NUMBERS.get(word, word) for word in found]
 
 

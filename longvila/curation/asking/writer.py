@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor
 from typing import Any, NamedTuple, get_args
 
 from pydantic import ValidationError
@@ -32,7 +32,8 @@ from longvila.curation.asking.sheet import ANSWERED, Asked, Draft, Sheet
 from longvila.curation.asking.wording import clean
 from longvila.curation.language.prompts import Prompt, load_prompt
 from longvila.curation.language.protocol import LanguageModel
-from longvila.errors import ItemError
+from longvila.curation.language.schema import check_schema
+from longvila.errors import ConfigError, ItemError
 from longvila.records import Caption, Question, VideoRecord, content_id
 
 logger = logging.getLogger(__name__)
@@ -43,6 +44,7 @@ KINDS: tuple[str, ...] = get_args(ModelKind)
 OF_THE_WHOLE = ("synopsis", "order", "cross_clip", "summary")
 SUMMARY_WORDS, DIGEST_WORDS = 250, 120
 _DIGEST_SHARE = 0.25  # of the caption tokens
+VALUES = ("captions", "digest", "span", "duration", "count", "num_distractors", "words")  # of a prompt
 _DESCRIBE = (
     "Describe this video in detail.",
     "What happens in this video, from beginning to end?",
@@ -69,9 +71,21 @@ class ModelWriter:
     name = WRITER
 
     def __init__(
-        self, model: LanguageModel, config: QuestionConfig, prompts: Mapping[str, Prompt], *, threads: int = 1
+        self,
+        model: LanguageModel,
+        config: QuestionConfig,
+        prompts: Mapping[str, Prompt],
+        *,
+        pool: Executor | None = None,
     ) -> None:
-        self._model, self._config, self._prompts, self._threads = model, config, prompts, threads
+        """``pool`` runs the requests of a video at once; without one they follow one another."""
+        self._model, self._config, self._prompts = model, config, prompts
+        self._map = pool.map if pool else map
+
+    @property
+    def prompt_ids(self) -> dict[str, str]:
+        """Which prompt is used for which kind."""
+        return {kind: prompt.id for kind, prompt in self._prompts.items()}
 
     def ask(self, video: VideoRecord, captions: Sequence[Caption]) -> Sheet:
         """Ask all that is to be asked of one video. A request that fails is noted and the others go on.
@@ -84,8 +98,7 @@ class ModelWriter:
         cut = parts(lines, self._config.caption_tokens)
         digest, asked = self._digest(video, captions, cut)
         requests = self._requests(video, lines, cut, digest)
-        with ThreadPoolExecutor(max(1, self._threads), thread_name_prefix="ask") as pool:
-            asked += pool.map(lambda request: self._ask(video, request), requests)
+        asked += self._map(lambda request: self._ask(video, request), requests)
         failed = [one for one in asked if one.outcome != ANSWERED]
         if failed:
             logger.warning(
@@ -130,8 +143,7 @@ class ModelWriter:
                     part[0].start_s, part[-1].stop_s, "")
             for part in cut
         ]  # fmt: skip
-        with ThreadPoolExecutor(max(1, self._threads), thread_name_prefix="digest") as pool:
-            asked = list(pool.map(lambda request: self._ask(video, request), requests))
+        asked = list(self._map(lambda request: self._ask(video, request), requests))
         told = [Line(0, "", a.start_s, a.stop_s, d.answer) for a in asked for d in a.drafts]
         bare = [one.model_copy(update={"drafts": ()}) for one in asked]
         return self._joined(told), bare
@@ -142,15 +154,16 @@ class ModelWriter:
 
     def _ask(self, video: VideoRecord, request: Request) -> Asked:
         prompt = self._prompts[request.kind]
-        values = {
-            "captions": render(request.lines),
-            "digest": request.digest,
-            "span": request.span,
-            "duration": time_text(video.duration_s),
-            "count": self._config.per_request,
-            "num_distractors": self._config.num_options - 1,
-            "words": SUMMARY_WORDS if request.kind == "summary" else DIGEST_WORDS,
-        }
+        given = (
+            render(request.lines),
+            request.digest,
+            request.span,
+            time_text(video.duration_s),
+            self._config.per_request,
+            self._config.num_options - 1,
+            SUMMARY_WORDS if request.kind == "summary" else DIGEST_WORDS,
+        )
+        values: dict[str, Any] = dict(zip(VALUES, given, strict=True))
         asked = Asked(
             kind=request.kind,
             prompt_id=prompt.id,
@@ -160,7 +173,7 @@ class ModelWriter:
             model=self._model.name,
         )
         try:
-            given = self._model.complete(
+            answer = self._model.complete(
                 prompt.messages(values),
                 max_tokens=self._config.answer_tokens,
                 schema=prompt.answer,
@@ -168,9 +181,9 @@ class ModelWriter:
             )
         except ItemError as error:
             return asked.model_copy(update={"outcome": error.reason, "detail": error.detail})
-        asked = asked.model_copy(update={"model": given.model, "usage": given.usage})
+        asked = asked.model_copy(update={"model": answer.model, "usage": answer.usage})
         try:
-            drafts = _drafts(request, given.text, self._config.num_options - 1, video.video_id)
+            drafts = _drafts(request, answer.text, self._config.num_options - 1, video.video_id)
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, ValidationError) as error:
             return asked.model_copy(
                 update={"outcome": "bad-json", "detail": f"not what was asked for: {error}"}
@@ -179,10 +192,21 @@ class ModelWriter:
 
 
 def load_prompts(config: QuestionConfig) -> dict[str, Prompt]:
-    """Read the prompts that a writer with these settings uses. Raises ``InputError`` and ``ConfigError``."""
+    """Read the prompts that a writer with these settings uses, and fill each in once to see that it can be.
+
+    Raises ``InputError`` for one that is not there, ``ConfigError`` for one that cannot be used.
+    """
     kinds = [*(config.kinds or KINDS), "digest", *(["summary"] if config.summaries else [])]
     named: Mapping[str, str] = {str(kind): name for kind, name in config.prompts.items()}
-    return {kind: load_prompt(named.get(kind, f"question-{kind.replace('_', '-')}")) for kind in kinds}
+    prompts = {kind: load_prompt(named.get(kind, f"question-{kind.replace('_', '-')}")) for kind in kinds}
+    for kind, prompt in prompts.items():
+        if prompt.answer is None:
+            raise ConfigError(
+                f"prompt {prompt.name!r} for {kind} has no answer: give it the JSON schema of one"
+            )
+        check_schema(prompt.answer)
+        prompt.messages(dict.fromkeys(VALUES, ""))
+    return prompts
 
 
 def _drafts(request: Request, text: str, num_distractors: int, seed: str) -> list[Draft]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from longvila.curation.duplicates.fingerprint import BLANK, MIRROR, VIEWS, Fingerprint
+from longvila.curation.duplicates.fingerprint import BLANK, MIRROR, NUM_SEARCHED, Fingerprint
 from longvila.curation.duplicates.hits import EXACT_BELOW, MAX_DISTANCE, find_hits
 from longvila.curation.duplicates.pairs import ViewHits
 from longvila.curation.duplicates.passages import View
@@ -48,11 +48,11 @@ def key_samples(fingerprint: Fingerprint, per_s: float) -> np.ndarray:
 
 def gather(fingerprints: Iterable[tuple[Fingerprint, float]]) -> Pictures:
     """Gather the key pictures of videos in their rank; each comes with how many per second."""
-    codes = [np.zeros((0, len(VIEWS)), dtype=np.uint64)]
+    codes = [np.zeros((0, NUM_SEARCHED), dtype=np.uint64)]
     owners, times_s = [np.zeros(0, dtype=np.int32)], [np.zeros(0, dtype=np.float32)]
     for number, (fingerprint, per_s) in enumerate(fingerprints):
         chosen = key_samples(fingerprint, per_s)
-        codes.append(fingerprint.codes[chosen])
+        codes.append(fingerprint.codes[chosen, :NUM_SEARCHED])
         owners.append(np.full(len(chosen), number, dtype=np.int32))
         times_s.append((chosen / SAMPLES_PER_S).astype(np.float32))
     return Pictures(np.concatenate(codes), np.concatenate(owners), np.concatenate(times_s))
@@ -104,7 +104,7 @@ def find_candidates(
 
 
 def _views() -> list[View]:
-    middles = range(1, len(VIEWS))
+    middles = range(1, NUM_SEARCHED)
     return [View(a, 0, mirrored) for mirrored in (False, True) for a in (0, *middles)]
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
 
 import numpy as np
 
@@ -22,6 +21,7 @@ from longvila.curation.duplicates.hits import EXACT_BELOW
 from longvila.curation.duplicates.pairs import (
     Comparison,
     DuplicatePair,
+    PairKind,
     compare,
     longest_s,
     part_of,
@@ -164,7 +164,7 @@ def make_pair(video: VideoRecord, other: VideoRecord | EvaluationVideo, result: 
     )
 
 
-def _kind(share: float, other_share: float) -> Literal["copy", "excerpt", "overlap"]:
+def _kind(share: float, other_share: float) -> PairKind:
     if min(share, other_share) >= WHOLE:
         return "copy"
     return "excerpt" if share >= WHOLE else "overlap"

@@ -3,8 +3,8 @@
 A picture's code is 64 signs: whether each of its 64 lowest frequencies (of the cosine transform, without the
 mean) is positive. Brightness and contrast do not change signs, size and aspect are normalised away, bars are
 cut off before, and of a mirrored picture the signs of the odd horizontal frequencies are turned. A copy that
-was cropped looks like the middle of its original, so each picture is coded in three views: whole, and its
-middle 95 and 90 %. S samples, V views.
+was cropped looks like a part of its original, so each picture is coded in several views: whole, its middle,
+and what is left when 5 % are cut off at some sides. S samples, V views.
 """
 
 from __future__ import annotations
@@ -19,19 +19,17 @@ from longvila.curation.duplicates.bars import find_bars, steady, without_bars
 from longvila.curation.sampling import SAMPLES_PER_S
 
 VERSION = 1
-VIEWS = (1.0, 0.95, 0.9)  # the middle part of the picture that is coded
 BLANK = np.uint64(0)  # the code of a picture that shows nothing
 NUM_BITS = 64
-_SIDE = 32  # pixels in which a picture is transformed
+_SIDE = 64  # pixels in which a picture is transformed
+_NUM_WAVES = 11  # per side, from the mean on
 _BLANK_CONTRAST = 10.0  # standard deviation of the luma, of 255
 _BARS_REACH = round(8 * SAMPLES_PER_S)
 _BATCH = 64
 _FREQUENCIES = sorted(
-    ((down, right) for down in range(11) for right in range(11) if down + right),
+    ((down, right) for down in range(_NUM_WAVES) for right in range(_NUM_WAVES) if down + right),
     key=lambda pair: (sum(pair), abs(pair[0] - pair[1]), pair),
 )[:NUM_BITS]
-_WAVES = np.cos(np.pi * np.arange(11)[:, None] * (np.arange(_SIDE)[None, :] + 0.5) / _SIDE)
-_POWERS = np.uint64(1) << np.arange(NUM_BITS, dtype=np.uint64)
 MIRROR = np.uint64(sum(1 << bit for bit, (_, right) in enumerate(_FREQUENCIES) if right % 2))
 
 
@@ -50,6 +48,26 @@ class Fingerprint:
     def clear(self) -> np.ndarray:
         """Which samples show something, bool [S]."""
         return self.codes[:, 0] != BLANK
+
+
+class Box(NamedTuple):
+    """The part of a picture that is coded: what is cut off at each side, as a share of it."""
+
+    top: float = 0.0
+    bottom: float = 0.0
+    left: float = 0.0
+    right: float = 0.0
+
+    @property
+    def cut(self) -> float:
+        """The share of a side that is cut off, at most."""
+        return round(max(self.top + self.bottom, self.left + self.right), 3)
+
+
+_CUTS = ((0.0, 0.0), (0.0, 0.05), (0.025, 0.025), (0.05, 0.0))
+_MIDDLES = (Box(), Box(0.025, 0.025, 0.025, 0.025), Box(0.05, 0.05, 0.05, 0.05))
+VIEWS = tuple(dict.fromkeys([*_MIDDLES, *(Box(*down, *across) for down in _CUTS for across in _CUTS)]))
+NUM_SEARCHED = len(_MIDDLES)  # views by which videos are looked up; the others are tried on what was found
 
 
 class _Waiting(NamedTuple):
@@ -89,7 +107,7 @@ class Fingerprinter:
                 without_bars(item.grey_HW, bars_4)
                 for item, bars_4 in zip(self._waiting[self._coded : stop], found, strict=True)
             ]
-            codes = np.stack([code_pictures(pictures, view) for view in VIEWS], axis=1)
+            codes = np.stack([code_picture(picture) for picture in pictures])
             codes[[float(picture.std()) < _BLANK_CONTRAST for picture in pictures]] = BLANK
             self._codes.append(codes)
         keep = max(0, stop - _BARS_REACH)
@@ -97,19 +115,32 @@ class Fingerprinter:
         self._coded = stop - keep
 
 
-def code_pictures(pictures: list[np.ndarray], view: float = 1.0) -> np.ndarray:
-    """Return the codes of the middle of pictures (luma, uint8), uint64 ``[len(pictures)]``."""
-    small = np.stack([_small(picture, view) for picture in pictures])
-    waves = _WAVES.astype(np.float32)
-    spectrum = waves @ small @ waves.T
-    rows, columns = zip(*_FREQUENCIES, strict=True)
-    signs = spectrum[:, list(rows), list(columns)] > 0
-    return (signs * _POWERS).sum(axis=1, dtype=np.uint64)
+def code_picture(grey_HW: np.ndarray) -> np.ndarray:
+    """Return the codes of one picture (luma, uint8) in every view, uint64 ``[V]``."""
+    small = cv2.resize(grey_HW, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
+    spectrum = _WAVES @ small @ _WAVES.T
+    return np.packbits(spectrum.ravel()[_PLACES] > 0, axis=1, bitorder="little").view(np.uint64)[:, 0]
 
 
-def _small(grey_HW: np.ndarray, view: float) -> np.ndarray:
-    """The middle of a picture as float32 ``[_SIDE, _SIDE]``."""
-    height, width = grey_HW.shape
-    down, right = round(height * (1 - view) / 2), round(width * (1 - view) / 2)
-    middle = grey_HW[down : height - down, right : width - right]
-    return cv2.resize(middle, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
+def _waves(before: float, after: float) -> np.ndarray:
+    """The waves of a part of a side, integrated over each of its pixels, float32 ``[_NUM_WAVES, _SIDE]``."""
+    start, stop = _SIDE * before, _SIDE * (1 - after)
+    edges = (np.clip(np.arange(_SIDE + 1), start, stop) - start) / (stop - start)
+    phases = np.pi * np.arange(1, _NUM_WAVES)[:, None] * edges[None, :]
+    return np.diff(np.concatenate([edges[None, :], np.sin(phases)]), axis=1).astype(np.float32)
+
+
+# All parts of a side at once; where in the product of both sides' waves the frequencies of each view lie.
+_PARTS = list(dict.fromkeys([view[:2] for view in VIEWS] + [view[2:] for view in VIEWS]))
+_WAVES = np.concatenate([_waves(*part) for part in _PARTS])
+_PLACES = np.array(
+    [
+        [
+            (_PARTS.index(view[:2]) * _NUM_WAVES + down) * len(_WAVES)
+            + _PARTS.index(view[2:]) * _NUM_WAVES
+            + right
+            for down, right in _FREQUENCIES
+        ]
+        for view in VIEWS
+    ]
+)

@@ -12,8 +12,15 @@ from longvila.storage import Workspace
 
 
 def is_source_list(name_or_path: str) -> bool:
-    """Whether the videos of an evaluation list are to be fetched and fingerprinted."""
+    """Whether the videos of an evaluation list are to be fetched and fingerprinted.
+
+    Raises ``InputError`` for a file that is not there.
+    """
     path = Path(name_or_path)
+    if path.suffix in (".txt", ".parquet") and not path.is_file():
+        raise InputError(
+            f"The evaluation list {path} does not exist. Correct data.dedup.evaluation_lists of the recipe."
+        )
     return path.suffix != ".txt" and not (path.suffix == ".parquet" and is_fingerprint_file(path))
 
 
@@ -25,8 +32,4 @@ def read_list(name_or_path: str, workspace: Workspace) -> list[EvaluationVideo]:
     path = Path(name_or_path)
     if is_source_list(name_or_path):
         return from_sources(load_sources(name_or_path), name_or_path)
-    if not path.is_file():
-        raise InputError(
-            f"The evaluation list {path} does not exist. Correct data.dedup.evaluation_lists of the recipe."
-        )
     return read_ids(path) if path.suffix == ".txt" else read_fingerprint_file(path, workspace)

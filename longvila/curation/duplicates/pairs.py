@@ -27,6 +27,9 @@ class ViewHits(NamedTuple):
     equal_bits: int  # of all hits together, beyond what makes a hit: how well this view fits
 
 
+PairKind = Literal["exact", "copy", "excerpt", "overlap", "named"]
+
+
 class Passage(Record):
     """A stretch of a video that is also in another: ``other_s = speed * s + offset_s``."""
 
@@ -63,7 +66,7 @@ class DuplicatePair(Record):
     source_id: str
     other_video_id: str
     other_source_id: str
-    kind: Literal["exact", "copy", "excerpt", "overlap", "named"]
+    kind: PairKind
     against: Literal["train", "heldout", "evaluation"]
     share: float  # of the video, 0 to 1
     other_share: float  # of the other
@@ -147,7 +150,7 @@ def to_passage(shared: Shared) -> Passage:
         offset_s=round(shared.line.offset_s, 3),
         speed=round(shared.line.speed, 4),
         mirrored=shared.view.mirrored,
-        cropped_share=round(VIEWS[shared.view.a] - VIEWS[shared.view.b], 3),
+        cropped_share=round(VIEWS[shared.view.b].cut - VIEWS[shared.view.a].cut, 3),
         distance=round(shared.distance, 2),
     )
 

@@ -1,7 +1,7 @@
 """Where fingerprints lie: one small array per video in the workspace, and one Parquet file to give away.
 
-The file holds no picture: of each video its name, address, sha256 and length, and 24 bytes per sample that
-say how its lowest frequencies are signed. S samples, V views.
+The file holds no picture: of each video its name, address, sha256 and length, and 8 bytes per sample and view
+that say how its lowest frequencies are signed. S samples, V views.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from longvila.storage import Workspace
 from longvila.storage.base import Storage
 
 _KIND = b"longvila.fingerprints"
-_IN_MEMORY = 512
+_IN_MEMORY = 4096
 
 
 def fingerprint_key(name: str) -> str:
@@ -50,7 +50,7 @@ def load_fingerprint(storage: Storage, key: str) -> Fingerprint:
 
 
 class StoredFingerprints(Mapping[str, Fingerprint]):
-    """Fingerprints by id, read when they are asked for; the last few hundred stay in memory."""
+    """Fingerprints by id, read when they are asked for; the last few thousand stay in memory."""
 
     def __init__(self, storage: Storage, keys: Mapping[str, str]) -> None:
         self._storage = storage
@@ -93,7 +93,12 @@ def write_fingerprint_file(
         }
         for video, url, fingerprint in videos
     ]
-    facts = {"origin": origin, "version": VERSION, "samples_per_s": SAMPLES_PER_S, "views": list(VIEWS)}
+    facts = {
+        "origin": origin,
+        "version": VERSION,
+        "samples_per_s": SAMPLES_PER_S,
+        "views": [list(view) for view in VIEWS],
+    }
     schema = pa.schema(
         [
             ("name", pa.string()),
@@ -170,7 +175,7 @@ def _check_facts(text: bytes | None, path: Path) -> None:
             "fingerprint_videos made, or a source list."
         )
     found = json.loads(text)
-    ours = {"version": VERSION, "samples_per_s": SAMPLES_PER_S, "views": list(VIEWS)}
+    ours = {"version": VERSION, "samples_per_s": SAMPLES_PER_S, "views": [list(view) for view in VIEWS]}
     differs = {name: found.get(name) for name, value in ours.items() if found.get(name) != value}
     if differs:
         raise InputError(

@@ -7,6 +7,7 @@ F frames, H × W pixels.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,11 +18,11 @@ from longvila.curation.shot_detection.rules import Pace
 from longvila.curation.shot_detection.runs import SURE, spans
 from longvila.curation.shot_detection.signals import SignalMeter, Signals
 
-WINDOW = 48  # frames of one look: as good in its middle as the published 100
-_TRUSTED = 12  # frames on either side of the middle
+WINDOW = 32  # frames of one look: nearly as good in its middle as the published 100
+_TRUSTED = 8  # frames on either side of the middle
 _EVERY = 64
-_LONGEST_FADE_S = 1.5
-_BRIEF_BLANK_S = 0.25
+_SURE_SLOW = 0.95  # the score of a dissolve that needs no look
+_LIKELY_CUT = 0.25  # of the network's score, where the signals show a cut too
 
 
 class Cascade:
@@ -31,7 +32,6 @@ class Cascade:
 
     def __init__(self, *, fps: float, network: Callable[[], TransNetV2] = shared_network) -> None:
         self._pace = Pace.of(fps)
-        self._fps = fps
         self._network = network
         self._meter = SignalMeter(self._pace.reaches, self._pace.guard)
         self._num_frames = 0
@@ -66,7 +66,7 @@ class Cascade:
         scores_2F = np.full((2, self._num_frames), -1.0, dtype=np.float32)
         for first, scores in self._looks:
             scores_2F[:, first : first + scores.shape[1]] = scores
-        return decide(signals, scores_2F, self._pace, fps=self._fps)
+        return decide(signals, scores_2F, self._pace)
 
     def _look_into(self, stop: int) -> None:
         """Ask the network about the doubtful frames before ``stop``."""
@@ -93,34 +93,59 @@ class Cascade:
 
 def doubtful(signals: Signals, pace: Pace) -> np.ndarray:
     """Say which frames need a closer look: bool ``[F]``."""
-    sure_cut, maybe_cut = rules.cuts(signals, pace)
-    sure_slow, maybe_slow = rules.slow_changes(signals, pace, sure_cut)
-    settled = np.zeros(len(sure_cut), dtype=bool)
-    for start, stop in spans(maybe_slow):
-        settled[start:stop] = sure_slow[start:stop].any()
-    return maybe_cut | (maybe_slow & ~settled)
+    signs = _signs(signals, pace)
+    settled = np.zeros_like(signs.sure_slow)
+    for start, stop in spans(signs.maybe_slow):
+        settled[start:stop] = signs.sure_slow[start:stop].any()
+    return signs.maybe_cut | (signs.maybe_slow & ~settled)
 
 
-def decide(signals: Signals, scores_2F: np.ndarray, pace: Pace, *, fps: float) -> list[Boundary]:
+def decide(signals: Signals, scores_2F: np.ndarray, pace: Pace) -> list[Boundary]:
     """Put together what is sure and what the network said; ``scores_2F`` is -1 where it was not asked."""
-    sure_cut, maybe_cut = rules.cuts(signals, pace)
-    sure_slow, maybe_slow = rules.slow_changes(signals, pace, sure_cut)
-    num_frames = len(sure_cut)
-    found = [Boundary(int(t) - 1, int(t), "cut", 1.0) for t in np.flatnonzero(sure_cut)]
-    for t in np.flatnonzero(maybe_cut):
+    signs = _signs(signals, pace)
+    cuts = [_cut(t, 1.0) for t in np.flatnonzero(signs.sure_cut)]
+    slow: list[Boundary] = []
+    less_sure: list[Boundary] = []
+    for t in np.flatnonzero(signs.maybe_cut):
         score = float(scores_2F[0, max(0, t - 2) : t + 2].max())
-        if score > SURE:
-            found.append(Boundary(int(t) - 1, int(t), "cut", score))
-    for start, stop in spans(maybe_slow):
-        is_sure = bool(sure_slow[start:stop].any())
-        score = 0.95 if is_sure else float(scores_2F[1, start:stop].max())
-        if score > SURE:
-            first, last = rules.dissolve_ends(signals, pace, start, stop)
-            found.append(Boundary(first, min(last, num_frames - 1), "dissolve", score * 0.99))
-    blank = rules.blanks(signals)
-    for start, stop in spans(blank):
-        if start == 0 or stop == num_frames:
-            continue
-        first, last = rules.fade_ends(signals, start, stop, round(_LONGEST_FADE_S * fps))
-        found.append(Boundary(first, last, "fade", 1.0))
-    return sorted(found)
+        less_sure += [_cut(t, score)] if score > _LIKELY_CUT else []
+    for start, stop in spans(signs.maybe_slow):
+        sure = [(start + a, start + b) for a, b in spans(signs.sure_slow[start:stop])]
+        slow += [_dissolve(a, b, len(signs.sure_cut), _SURE_SLOW) for a, b in sure]
+        if not sure:
+            score = float(scores_2F[1, start:stop].max())
+            less_sure += [_dissolve(start, stop, len(signs.sure_cut), score)] if score > SURE else []
+    kept: list[Boundary] = []
+    for boundary in (*signs.fades, *cuts, *slow, *sorted(less_sure, key=lambda found: -found.score)):
+        if not any(_overlap(boundary, other) for other in kept):
+            kept.append(boundary)
+    return sorted(kept)
+
+
+class _Signs(NamedTuple):
+    """What the signals say of each frame, bool ``[F]``, and the fades."""
+
+    fades: list[Boundary]
+    sure_cut: np.ndarray
+    maybe_cut: np.ndarray
+    sure_slow: np.ndarray
+    maybe_slow: np.ndarray
+
+
+def _signs(signals: Signals, pace: Pace) -> _Signs:
+    fades, fading = rules.fades(signals, pace)
+    sure_cut, maybe_cut = rules.cuts(signals, pace)
+    sure_slow, maybe_slow = rules.slow_changes(signals, pace, sure_cut | fading)
+    return _Signs(fades, sure_cut & ~fading, maybe_cut & ~fading, sure_slow, maybe_slow)
+
+
+def _cut(frame: np.int64, score: float) -> Boundary:
+    return Boundary(int(frame) - 1, int(frame), "cut", score)
+
+
+def _dissolve(start: int, stop: int, num_frames: int, score: float) -> Boundary:
+    return Boundary(max(0, start - 1), min(stop, num_frames - 1), "dissolve", score)
+
+
+def _overlap(one: Boundary, other: Boundary) -> bool:
+    return one.last_old < other.first_new and other.last_old < one.first_new

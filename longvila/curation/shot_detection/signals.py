@@ -27,6 +27,7 @@ class Signals(NamedTuple):
     change: np.ndarray  # [F, K] root mean square difference of the frames K before and K after
     bend: np.ndarray  # [F, K] how far the frame is from the mean of these two, as a share of their difference
     likeness: np.ndarray  # [F, K] correlation of the luma of these two, -1 to 1
+    dip: np.ndarray  # [F, K] how much flatter it is than these two: 1 as their mean would be, 0 not at all
 
 
 class SignalMeter:
@@ -36,7 +37,7 @@ class SignalMeter:
         self._reaches = reaches
         self._guard = guard  # frames between a boundary and what ``lasting`` compares
         self._quick: list[tuple[float, float, float]] = []
-        self._slow: list[np.ndarray] = []  # blocks [n, 1 + 3 K]
+        self._slow: list[np.ndarray] = []  # blocks [n, 1 + 4 K]
         self._coarse: list[np.ndarray] = []  # from the longest reach before the first unmeasured frame on
         self._last: np.ndarray | None = None
 
@@ -83,13 +84,13 @@ class SignalMeter:
                 break
             blocks.append(block)
             first -= len(block)
-        width = 1 + 3 * len(self._reaches)
+        width = 1 + 4 * len(self._reaches)
         slow_FK = np.concatenate([np.zeros((0, width), np.float32), *reversed(blocks)])[
             max(0, start - first) :
         ]
         quick_F3 = np.array(self._quick[start:stop], dtype=np.float32).reshape(-1, 3)
-        change, bend, likeness = np.split(slow_FK[:, 1:], 3, axis=1)
-        return Signals(quick_F3[:, 0], slow_FK[:, 0], quick_F3[:, 1], quick_F3[:, 2], change, bend, likeness)
+        slow = np.split(slow_FK[:, 1:], 4, axis=1)
+        return Signals(quick_F3[:, 0], slow_FK[:, 0], quick_F3[:, 1], quick_F3[:, 2], *slow)
 
     def _measure(self) -> None:
         coarse = np.stack(self._coarse).astype(np.float32)
@@ -99,7 +100,7 @@ class SignalMeter:
         lasting = np.abs(flat[here + self._guard] - flat[here - 1 - self._guard]).mean(axis=1)
         luma = coarse.mean(axis=3).reshape(len(coarse), -1)
         luma -= luma.mean(axis=1, keepdims=True)
-        lengths = np.sqrt((luma**2).sum(axis=1)) + 1.0
+        lengths = np.sqrt((luma**2).mean(axis=1)) + 0.1
         columns = [lasting]
         pairs = [(here - k, here + k) for k in self._reaches]
         changes = [np.sqrt(((flat[b] - flat[a]) ** 2).mean(axis=1)) for a, b in pairs]
@@ -107,6 +108,11 @@ class SignalMeter:
         for (a, b), change in zip(pairs, changes, strict=True):
             off = np.sqrt(((flat[here] - (flat[a] + flat[b]) / 2) ** 2).mean(axis=1))
             columns.append(off / (change + 1.0))
-        columns += [(luma[a] * luma[b]).sum(axis=1) / (lengths[a] * lengths[b]) for a, b in pairs]
+        together = [(luma[a] * luma[b]).mean(axis=1) for a, b in pairs]
+        columns += [both / (lengths[a] * lengths[b]) for both, (a, b) in zip(together, pairs, strict=True)]
+        for both, (a, b) in zip(together, pairs, strict=True):
+            apart = np.sqrt((lengths[a] ** 2 + lengths[b] ** 2) / 2)
+            mixed = np.sqrt(np.maximum(0.0, (apart**2 + both) / 2))
+            columns.append((apart - lengths[here]) / (apart - mixed + 0.5))
         self._slow.append(np.stack(columns, axis=1).astype(np.float32))
         self._coarse = self._coarse[count:]

@@ -46,20 +46,25 @@ class Source:
     def items(self, *, accepts: Callable[[Item], None] | None = None) -> Iterator[Item]:
         """Yield the samples in order. What ``accepts`` raises ``ItemError`` for is counted and left out."""
         for number, sample in enumerate(self.reader.samples(range(len(self.reader)))):
-            try:
-                item = Item(number, sample, show(sample))
-                if accepts is not None:
-                    accepts(item)
-            except ItemError as error:
-                self.left_out[error.reason] += 1
-                if len(self.examples) < _EXAMPLES:
-                    self.examples.append(error.detail)
-                continue
-            self.num_samples += 1
-            self.num_frames += sample.num_frames
-            yield item
+            item = self._accepted(number, sample, accepts)
+            if item is not None:
+                self.num_samples += 1
+                self.num_frames += sample.num_frames
+                yield item
             if self.on_progress is not None:
                 self.on_progress(number + 1, len(self.reader))
+
+    def _accepted(self, number: int, sample: Sample, accepts: Callable[[Item], None] | None) -> Item | None:
+        try:
+            item = Item(number, sample, show(sample))
+            if accepts is not None:
+                accepts(item)
+        except ItemError as error:
+            self.left_out[error.reason] += 1
+            if len(self.examples) < _EXAMPLES:
+                self.examples.append(error.detail)
+            return None
+        return item
 
     def blob(self, item: Item) -> FrameBlob:
         """Return the sample's JPEGs."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from longvila.config.language import QuestionConfig
-from longvila.curation.language.protocol import Completion, LanguageModel, Message
+from longvila.curation.language.protocol import Completion, Message
 from longvila.errors import ItemError
 from longvila.records import Caption, Usage, VideoRecord
 from tests.curation.pictures import video_record
@@ -49,7 +49,8 @@ class ScriptedModel:
         seed: int = 0,
     ) -> Completion:
         """Answer; the usage counts words, at a price of a thousandth each."""
-        assert schema is not None and max_tokens > 0
+        assert schema is not None
+        assert max_tokens > 0
         text = messages[-1].text
         what = purpose(text)
         with self._lock:
@@ -66,9 +67,6 @@ class ScriptedModel:
     def times(self, what: str) -> int:
         """How often something was asked for."""
         return sum(asked == what for asked, _, _ in self.asked)
-
-
-_IS_A_MODEL: Callable[[ScriptedModel], LanguageModel] = lambda model: model  # noqa: E731 (for the type checker)
 
 
 def purpose(text: str) -> str:
@@ -101,7 +99,7 @@ def settings(**changes: Any) -> QuestionConfig:
     """Settings of a writer that asks a model."""
     given: dict[str, Any] = {
         "writer": "model",
-        "model": {"base_url": "http://127.0.0.1:1/v1", "model": "scripted"},
+        "model": {"base_url": "http://127.0.0.1:1/v1", "model": "scripted", "requests_at_once": 1},
         "kinds": ("attribute",),
     }
     return QuestionConfig.model_validate(given | changes)

@@ -17,8 +17,10 @@ from tests.curation.asking.scripted import CRATES, ScriptedModel, captions, draf
 
 GOOD: dict[str, dict[str, Any]] = {
     "spatial": {
-        "question": "Where is the clock in the kitchen where the fish is cut?", "answer": "above the stove",
-        "distractors": ["beside the door", "on the steel table", "near the window"], "evidence": [3],
+        "question": "Where is the clock in the kitchen where the fish is cut?",
+        "answer": "above the stove",
+        "distractors": ["beside the door", "on the steel table", "near the window"],
+        "evidence": [3],
     },
     "attribute": CRATES,
     "action": {
@@ -28,19 +30,25 @@ GOOD: dict[str, dict[str, Any]] = {
         "evidence": [4],
     },
     "object": {
-        "question": "Which animal is in the room while the man and the woman eat?", "answer": "a brown dog",
-        "distractors": ["a grey cat", "a white dog", "a small bird"], "evidence": [5],
+        "question": "Which animal is in the room while the man and the woman eat?",
+        "answer": "a brown dog",
+        "distractors": ["a grey cat", "a white dog", "a small bird"],
+        "evidence": [5],
     },
     "ocr": {
-        "question": "What is written on the side of the van?", "answer": "NORTH COAST FISH",
-        "distractors": ["NORTH SEA FISH", "WEST COAST MARKET", "HARBOUR SEAFOOD"], "evidence": [2],
+        "question": "What is written on the side of the van?",
+        "answer": "NORTH COAST FISH",
+        "distractors": ["NORTH SEA FISH", "WEST COAST MARKET", "HARBOUR SEAFOOD"],
+        "evidence": [2],
     },
     "synopsis": {
         "question": "What does the video as a whole follow?",
         "answer": "Fish is brought ashore, cooked in a kitchen and eaten by two people.",
-        "distractors": ["Fish is brought ashore, sold at a market and driven to a shop.",
-                        "A boat is repaired at a pier, painted and put to sea again.",
-                        "Two people leave a kitchen, go fishing and come home again."],
+        "distractors": [
+            "Fish is brought ashore, sold at a market and driven to a shop.",
+            "A boat is repaired at a pier, painted and put to sea again.",
+            "Two people leave a kitchen, go fishing and come home again.",
+        ],
         "evidence": [1, 2, 3, 4, 5],
     },
     "temporal": {
@@ -50,28 +58,36 @@ GOOD: dict[str, dict[str, Any]] = {
         "evidence": [1, 2],
     },
     "counting": {
-        "question": "How many crates does the woman carry to the van?", "count": 2, "evidence": [2],
+        "question": "How many crates does the woman carry to the van?",
+        "count": 2,
+        "evidence": [2],
     },
     "order": {
-        "events": [{"event": "a boat is tied to a pier", "clip": 1},
-                   {"event": "writing on a van is seen", "clip": 2},
-                   {"event": "a brown dog lies under a table", "clip": 5}],
+        "events": [
+            {"event": "a boat is tied to a pier", "clip": 1},
+            {"event": "writing on a van is seen", "clip": 2},
+            {"event": "a brown dog lies under a table", "clip": 5},
+        ],
     },
     "localisation": {"question": "When does the woman hang up her raincoat?", "evidence": [4]},
     "needle": {
-        "question": "What hangs above the stove in the kitchen where the fish is cut?", "answer": "a clock",
-        "distractors": ["a calendar", "a mirror", "a row of pans"], "evidence": [3],
+        "question": "What hangs above the stove in the kitchen where the fish is cut?",
+        "answer": "a clock",
+        "distractors": ["a calendar", "a mirror", "a row of pans"],
+        "evidence": [3],
     },
     "cross_clip": {
         "question": "What did the person who hangs a raincoat on the hook carry earlier in the video?",
-        "answer": "two blue crates", "distractors": ["a black pan", "a large fish", "a wooden box"],
+        "answer": "two blue crates",
+        "distractors": ["a black pan", "a large fish", "a wooden box"],
         "evidence": [2, 4],
     },
     "unanswerable": {
         "question": "What is seen through the window while the man and the woman eat?",
-        "distractors": ["the pier with the boat", "a parked van", "a snowy field"], "evidence": [5],
+        "distractors": ["the pier with the boat", "a parked van", "a snowy field"],
+        "evidence": [5],
     },
-}  # fmt: skip
+}
 
 
 def written(answers: dict[str, Any], **changes: Any) -> list[Question]:
@@ -124,7 +140,10 @@ BAD = [
     (draft(question="What colour of crates is mentioned in this segment?"), "speaks-of-captions"),
     (draft(answer="blue, as described"), "speaks-of-captions"),
     (draft(question="What colour are the blue crates that the woman carries?"), "answer-leaks"),
-    (draft(question="Is what the woman carries to the van two blue crates?", answer="Two crates, blue."), "answer-leaks"),
+    (
+        draft(question="Is what the woman carries to the van two blue crates?", answer="Two crates, blue."),
+        "answer-leaks",
+    ),
     (draft(evidence=[7]), "evidence-clips"),
     (draft(evidence=[0, 2]), "evidence-clips"),
     (draft(evidence=[]), "no-evidence"),
@@ -134,7 +153,7 @@ BAD = [
     (draft(distractors=["Blue.", "the blue"]), "options-few"),
     (draft(distractors=["grey", "red", "all of the above"]), "options-same"),
     (draft(answer="blue, with the yellow of her raincoat beside it"), "options-uneven"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("answer", "reason"), BAD)
@@ -154,14 +173,30 @@ BAD_OF_KINDS = [
     ("localisation", {"question": "When is the woman seen?", "evidence": [1, 4]}, "evidence-apart"),
     ("localisation", {"question": "When is the woman seen?", "evidence": [9]}, "evidence-clips"),
     ("counting", {"question": "How many drops fall?", "count": 10**9, "evidence": [1]}, "count"),
-    ("counting", {"question": "How many of the two crates are blue?", "count": 2, "evidence": [2]}, "answer-leaks"),
-    ("order", {"events": [{"event": "a boat", "clip": 1}, {"event": "a van", "clip": 1}, {"event": "a dog", "clip": 5}]},
-     "events"),
+    (
+        "counting",
+        {"question": "How many of the two crates are blue?", "count": 2, "evidence": [2]},
+        "answer-leaks",
+    ),
+    (
+        "order",
+        {
+            "events": [
+                {"event": "a boat", "clip": 1},
+                {"event": "a van", "clip": 1},
+                {"event": "a dog", "clip": 5},
+            ]
+        },
+        "events",
+    ),
     ("order", {"events": [{"event": "a boat", "clip": 1}, {"event": "a dog", "clip": 5}]}, "events"),
-    ("order", {"events": [{"event": "a", "clip": 1}, {"event": "b", "clip": 2}, {"event": "c", "clip": 6}]},
-     "evidence-clips"),
+    (
+        "order",
+        {"events": [{"event": "a", "clip": 1}, {"event": "b", "clip": 2}, {"event": "c", "clip": 6}]},
+        "evidence-clips",
+    ),
     ("ocr", GOOD["ocr"] | {"answer": "NORTH COAST SHIPS"}, "not-grounded"),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize(("kind", "item", "reason"), BAD_OF_KINDS)
@@ -201,9 +236,9 @@ def test_computed_answers() -> None:
     assert localisation.answer == "from 0:30 to 0:40"
     assert "from 0:30 to 0:40" in localisation.options
     assert all(option.startswith("from ") for option in localisation.options)
-    told = dict(reversed(part.split(") ", 1)) for part in order.question.split("video? ")[1].split("; "))
-    letters = [f"({letter})" for letter in (told[e["event"]][1:] for e in GOOD["order"]["events"])]
-    assert order.answer == ", ".join(letters) != "(a), (b), (c)"
+    told = {part[4:]: part[:3] for part in order.question.split("video? ")[1].split("; ")}
+    assert order.answer == ", ".join(told[event["event"]] for event in GOOD["order"]["events"])
+    assert order.answer != "(a), (b), (c)"
     assert unanswerable.answer == "It cannot be told from the video."
 
 
@@ -238,9 +273,10 @@ class TestByModel:
 
     def test_a_judge_compares_other_words(self) -> None:
         answers = {
-            "attribute": draft(), "check-blind": {"answer": "?"},
+            "attribute": draft(),
+            "check-blind": {"answer": "?"},
             "check-answer": {"answerable": True, "answer": "a deep sky colour"},
-        }  # fmt: skip
+        }
         assert reasons(checked({**answers, "check-same": {"same": True}})) == [None]
         assert reasons(checked({**answers, "check-same": {"same": False}})) == ["other-answer"]
         unjudged = checked({**answers, "check-same": {"same": True}}, checks={"judge": False})

@@ -41,13 +41,18 @@ def noisy(codes_S: np.ndarray, bits: int, seed: int = 0) -> np.ndarray:
 def of(*parts: np.ndarray) -> Fingerprint:
     """The fingerprint of parts one after another, whose cropped views look like nothing else."""
     codes_S = np.concatenate(parts)
-    turns = (np.uint64(0), np.uint64(0x5555555555555555), np.uint64(0x3333333333333333))
-    return Fingerprint(np.stack([codes_S ^ turn for turn in turns[: len(VIEWS)]], axis=1))
+    turns = np.random.default_rng(77).integers(1, 2**63, size=len(VIEWS), dtype=np.uint64)
+    return Fingerprint(np.stack([codes_S, *(codes_S ^ turn for turn in turns[1:])], axis=1))
 
 
-def evaluation_video(name: str, **changed: object) -> EvaluationVideo:
+def evaluation_video(evaluation_id: str, **changed: object) -> EvaluationVideo:
     """A video of an evaluation list, with a fingerprint."""
-    values = {"evaluation_id": name, "name": f"exam-{name}", "listed_in": "exam", "key": name} | changed
+    values = {
+        "evaluation_id": evaluation_id,
+        "name": f"exam-{evaluation_id}",
+        "listed_in": "exam",
+        "key": evaluation_id,
+    } | changed
     return EvaluationVideo.model_validate(values)
 
 
