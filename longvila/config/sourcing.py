@@ -124,7 +124,8 @@ class DedupConfig(Settings):
     leak_passage_s: float = Field(
         default=3.0,
         gt=0,
-        description="so long a passage in common with a held-out or evaluation video rejects a training one",
+        description="so much in common with a held-out or evaluation video rejects a training video; "
+        "passages shorter than 2.5 s are not seen",
     )
     evaluation_lists: tuple[str, ...] = Field(
         default=(),
