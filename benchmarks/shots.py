@@ -1,10 +1,10 @@
 """Shot boundaries: how fast and how right, ours beside TransNetV2 and PySceneDetect.
 
-Composed videos: pieces of real shots with cuts, dissolves of 0.2 to 1.5 s and fades of 0.4 to 2 s through black or
-white between them, so the truth is exact. Real videos: excerpts of a film whose boundaries were found by eye; with
---videos also the other videos that benchmarks/video/truth.py knows by name. Every system decodes each file itself,
-with one thread; what counts is processor time. A found boundary is right when its interval of frames overlaps a
-true one's, each used once; a cut may be off by one frame.
+Composed videos: pieces of real shots with cuts, dissolves of 0.2 to 1.5 s and fades of 0.4 to 2 s through
+black or white between them, so the truth is exact. Real videos: excerpts of a film whose boundaries were
+found by eye; with --videos also the other videos that benchmarks/video/truth.py knows by name. Every system
+decodes each file itself, with one thread; what counts is processor time. A found boundary is right when its
+interval of frames overlaps a true one's, each used once; a cut may be off by one frame.
 
     python -m benchmarks.shots --json benchmarks/results/shots.json
 """
@@ -126,10 +126,10 @@ def _report(cases: list[Case], outcomes: dict[str, list[Outcome]], args: argpars
         "fps_vs_pyscenedetect": _ratio(outcomes, "pyscenedetect adaptive"),
     }
     report.notes = [
-        f"{args.composed} composed videos of {args.shots} shots, seeds from {args.seed}; pieces and real excerpts: "
-        f"{', '.join(DEMO_NAMES)}. Thresholds of ours were chosen on other excerpts.",
-        "fps: source frames per processor second, median and quartiles over the videos; ratios are medians over "
-        "videos of their processor time ÷ ours. fps_vs_pyscenedetect is against adaptive.",
+        f"{args.composed} composed videos of {args.shots} shots, seeds from {args.seed}; pieces and real "
+        f"excerpts: {', '.join(DEMO_NAMES)}. Thresholds of ours were chosen on other excerpts.",
+        "fps: source frames per processor second, median and quartiles over the videos; ratios are medians "
+        "over the videos of their processor time ÷ ours. fps_vs_pyscenedetect is against adaptive.",
     ]
     return report
 

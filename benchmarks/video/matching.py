@@ -1,7 +1,7 @@
 """Which found boundaries are right: the rule of TRECVID's shot boundary task, a cut within one frame.
 
-Every boundary is an interval of frames from the last of the old shot to the first of the new one. A found one is
-right when it overlaps a true one, each used once; a true cut is widened by a frame on either side.
+Every boundary is an interval of frames from the last of the old shot to the first of the new one. A found one
+is right when it overlaps a true one, each used once; a true cut is widened by a frame on either side.
 """
 
 from __future__ import annotations

@@ -1,11 +1,12 @@
 """Where the boundaries of some real videos are, by eye.
 
-Found by looking at the frames before and after everything that any of four detectors took for a boundary, and at
-every twelfth frame between. A gradual transition is (last frame before, first frame after).
+Found by looking at the frames before and after everything that any of four detectors took for a boundary, and
+at every twelfth frame between. A gradual transition is (last frame before, first frame after).
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 from benchmarks.video.compose import Piece, Truth
@@ -17,8 +18,8 @@ _CUTS: dict[str, tuple[int, ...]] = {
     "06-stalking.mp4": (180, 260, 298, 492, 567, 667, 713, 780, 828, 899, 936, 1191, 1252, 1258),
     "07-chase.mp4": (791, 855, 926, 994),
     "08-flight.mp4": (
-        41, 89, 128, 196, 205, 214, 340, 416, 471, 512, 608, 637, 702, 718, 746, 805, 855, 881, 924, 960, 1030,
-        1074, 1089, 1195, 1234,
+        41, 89, 128, 196, 205, 214, 340, 416, 471, 512, 608, 637, 702, 718, 746, 805, 855, 881, 924, 960,
+        1030, 1074, 1089, 1195, 1234,
     ),
     "09-lesson.mp4": (205, 362, 675, 712, 887, 923, 975, 1034),
     "bikes.mp4": (30, 76, 137, 187, 242),
@@ -52,8 +53,5 @@ def known_videos(folder: Path) -> list[Path]:
 def pieces_of(path: Path, num_frames: int) -> list[Piece]:
     """Return the shots of a known video that are long enough to be put together anew."""
     edges = [Truth(-1, 0, "cut"), *truth_of(path), Truth(num_frames - 1, num_frames, "cut")]
-    spans = [
-        (before.first_new + _MARGIN, after.last_old + 1 - _MARGIN)
-        for before, after in zip(edges, edges[1:], strict=False)
-    ]
+    spans = [(before.first_new + _MARGIN, after.last_old + 1 - _MARGIN) for before, after in pairwise(edges)]
     return [Piece(path, start, stop) for start, stop in spans if stop - start >= _SHORTEST]

@@ -42,8 +42,8 @@ class ClipConfig(Settings):
     """How shots are joined into clips."""
 
     target_s: float = Field(default=10.0, gt=0)
-    min_s: float = Field(default=1.0, gt=0, description="shorter shots join their neighbour")
-    max_s: float = Field(default=20.0, gt=0, description="longer shots are split")
+    min_s: float = Field(default=1.0, gt=0, description="a shorter shot joins a neighbour")
+    max_s: float = Field(default=20.0, gt=0, description="no clip is longer")
 
     @model_validator(mode="after")
     def _in_order(self) -> ClipConfig:

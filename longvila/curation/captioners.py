@@ -20,7 +20,7 @@ from longvila.curation.language.prompts import Prompt, load_prompt
 from longvila.curation.language.protocol import Completion, LanguageModel, Message
 from longvila.curation.on_screen_text import SeenText
 from longvila.curation.sampling import Measures
-from longvila.curation.scan import FrameStrip
+from longvila.curation.scan_file import FrameStrip
 from longvila.errors import ConfigError, ItemError
 from longvila.records import Caption, Clip, Rejection, Shot, VideoRecord, content_id
 

@@ -1,4 +1,8 @@
-"""Join shots into clips of about one length; a shot is split only when it is longer than a clip may be."""
+"""Clips of about one length: parts of a shot, or a shot with neighbours that are too short for a clip.
+
+A clip crosses a boundary of shots only to take up a shot shorter than ``min_s``. The clips of a video
+partition its time line.
+"""
 
 from __future__ import annotations
 
@@ -9,41 +13,71 @@ from itertools import pairwise
 from longvila.config.footage import ClipConfig
 from longvila.records import Clip, Shot, content_id
 
-VERSION = 1
+VERSION = 2
 
 
 def make_clips(shots: Sequence[Shot], config: ClipConfig) -> list[Clip]:
-    """Make the clips of one video from its shots in order. The clips partition its time line.
+    """Make the clips of one video from its shots in order.
 
-    Shots shorter than ``min_s`` join a neighbour, neighbours join while together they stay within
-    ``target_s``, and what is longer than ``max_s`` is split into equal parts.
+    Each shot of at least ``min_s`` makes its own clips, in equal parts of about ``target_s``, none longer
+    than ``max_s``. Shorter ones next to one another become a clip, up to ``target_s``; what is still too
+    short joins its shorter neighbour.
     """
     clips: list[Clip] = []
     for group in _groups(shots, config):
-        start_s, stop_s = group[0].start_s, group[-1].stop_s
-        length_s = stop_s - start_s
-        parts = math.ceil(length_s / config.target_s) if length_s > config.max_s else 1
-        edges = [start_s + i * length_s / parts for i in range(parts)] + [stop_s]
-        for first, last in pairwise(edges):
+        for first, last in pairwise(_edges(group, config)):
             inside = [shot for shot in group if shot.start_s < last and shot.stop_s > first]
             clips.append(_clip(inside, first, last, len(clips)))
     return clips
 
 
 def _groups(shots: Sequence[Shot], config: ClipConfig) -> list[list[Shot]]:
+    """Put short shots that follow one another together, and what is still too short to a neighbour."""
     groups: list[list[Shot]] = []
     for shot in shots:
-        if groups and _joins(groups[-1], shot, config):
-            groups[-1].append(shot)
+        if groups and _is_run(groups[-1], config) and _length(shot) < config.min_s:
+            joined = shot.stop_s - groups[-1][0].start_s
+            if joined <= config.target_s:
+                groups[-1].append(shot)
+                continue
+        groups.append([shot])
+    return _without_short(groups, config)
+
+
+def _without_short(groups: list[list[Shot]], config: ClipConfig) -> list[list[Shot]]:
+    kept: list[list[Shot]] = []
+    carried: list[Shot] = []  # a short group that goes to the one after it
+    for index, own in enumerate(groups):
+        group = [*carried, *own]
+        carried = []
+        after = groups[index + 1] if index + 1 < len(groups) else None
+        if _span(group) >= config.min_s or (not kept and after is None):
+            kept.append(group)
+        elif after is not None and (not kept or _span(after) <= _span(kept[-1])):
+            carried = group
         else:
-            groups.append([shot])
-    return groups
+            kept[-1] += group
+    return kept
 
 
-def _joins(group: Sequence[Shot], shot: Shot, config: ClipConfig) -> bool:
-    group_s = group[-1].stop_s - group[0].start_s
-    shot_s = shot.stop_s - shot.start_s
-    return min(group_s, shot_s) < config.min_s or group_s + shot_s <= config.target_s
+def _is_run(group: Sequence[Shot], config: ClipConfig) -> bool:
+    return all(_length(shot) < config.min_s for shot in group)
+
+
+def _length(shot: Shot) -> float:
+    return shot.stop_s - shot.start_s
+
+
+def _span(group: Sequence[Shot]) -> float:
+    return group[-1].stop_s - group[0].start_s
+
+
+def _edges(group: Sequence[Shot], config: ClipConfig) -> list[float]:
+    """Return where the clips of a group begin, and where the last ends."""
+    start_s, stop_s, length_s = group[0].start_s, group[-1].stop_s, _span(group)
+    about = min(math.floor(length_s / config.target_s + 0.5), math.floor(length_s / config.min_s))
+    parts = max(1, about, math.ceil(length_s / config.max_s - 1e-9))
+    return [start_s + i * length_s / parts for i in range(parts)] + [stop_s]
 
 
 def _clip(shots: Sequence[Shot], start_s: float, stop_s: float, index: int) -> Clip:

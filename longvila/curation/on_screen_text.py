@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from longvila.config.language import ReadTextConfig
-from longvila.curation.scan import FrameStrip
+from longvila.curation.scan_file import FrameStrip
 from longvila.errors import ConfigError, MachineError
 from longvila.media.jpeg import decode_frame
 from longvila.records import Record, VideoRecord, content_id

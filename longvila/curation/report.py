@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from longvila.curation.filters import BlindBaseline, blind_baselines
-from longvila.curation.scan import FrameStrip
+from longvila.curation.scan_file import FrameStrip
 from longvila.records import Caption, Question, Record, Rejection, Shot
 from longvila.storage import StepResult
 

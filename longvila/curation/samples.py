@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from longvila.curation.asking.options import LETTERS
-from longvila.curation.scan import FrameStrip
+from longvila.curation.scan_file import FrameStrip
 from longvila.media.jpeg import FrameBlob
 from longvila.records import Question, Sample, Split, Turn, VideoRecord
 from longvila.text.tokenizer import FRAMES_MARK

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from longvila.curation.report import FunnelRow, SheetPicture
-from longvila.curation.scan import FrameStrip
+from longvila.curation.scan_file import FrameStrip
 from longvila.evaluation.results import QaExample
 from longvila.records import Question, Rejection
 from longvila.report.content import (

@@ -8,6 +8,7 @@ import numpy as np
 
 from longvila.curation.duplicates.fingerprint import Fingerprint, Fingerprinter
 from longvila.curation.sampling import SAMPLES_PER_S, Measures, Sampler
+from longvila.curation.scan_file import StripSpool
 from longvila.records import Shot, Split, VideoRecord
 
 # RGB of colours well inside their names' regions.
@@ -62,6 +63,14 @@ def fingerprint_pictures(pictures: Sequence[np.ndarray]) -> Fingerprint:
     for picture in pictures:
         fingerprinter.add(picture.mean(axis=2).astype(np.uint8))
     return fingerprinter.fingerprint()
+
+
+def spool(frames_NHW3: np.ndarray, times_s: np.ndarray) -> StripSpool:
+    """The frames of a scan before it is stored."""
+    strip = StripSpool(times_s, quality=80)
+    for frame_HW3 in frames_NHW3:
+        strip.add(frame_HW3, times=1)
+    return strip
 
 
 def measure_pictures(pictures: Sequence[np.ndarray]) -> Measures:

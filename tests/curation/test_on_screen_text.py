@@ -12,13 +12,14 @@ from longvila.config.language import CaptionConfig, LanguageModelConfig, ReadTex
 from longvila.curation import build
 from longvila.curation import on_screen_text as ost
 from longvila.curation.on_screen_text import Line, SeenText
-from longvila.curation.scan import FrameStrip, Scanned, store_scan
+from longvila.curation.scan import Scanned, store_scan
+from longvila.curation.scan_file import FrameStrip
 from longvila.errors import ConfigError, MachineError
 from longvila.media.decode import decode_frames
-from longvila.media.jpeg import pack_frames
+from longvila.media.jpeg import pack_frames, unpack_frames
 from longvila.records import Clip
 from longvila.storage import Workspace
-from tests.curation.pictures import fingerprint_pictures, measure_pictures, scene, video_record
+from tests.curation.pictures import fingerprint_pictures, measure_pictures, scene, spool, video_record
 from tests.media.making import DEMO
 
 CONFIG = ReadTextConfig()
@@ -199,8 +200,10 @@ def test_the_build_tells_the_text_of_a_clip(tmp_path, film, reader):
     workspace = Workspace.open(tmp_path)
     record = video_record("v", duration_s=4.0)
     strip = strip_of([titled(film[0], "SIX WEEKS LATER")] * 8)
+    frames = unpack_frames(strip.blob.data, strip.blob.offsets, range(8))
+    spools = [spool(frames, strip.times_s) for _ in range(2)]
     pictures = [scene(1)] * 16
-    scanned = Scanned(measure_pictures(pictures), strip, strip, fingerprint_pictures(pictures), [], 4.0)
+    scanned = Scanned(measure_pictures(pictures), *spools, fingerprint_pictures(pictures), [], 4.0)
     settings = {"shots": ShotConfig(), "frames": FramesConfig()}
     found = store_scan(workspace, record, scanned, **settings)
     clips = [

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from longvila.curation.samples import MAX_TURNS, count_samples, question_samples, render_question
-from longvila.curation.scan import FrameStrip
+from longvila.curation.scan_file import FrameStrip
 from longvila.data.lengths import Encoder
 from longvila.media.jpeg import pack_frames
 from longvila.records import Evidence, Question, Sample

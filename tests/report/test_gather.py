@@ -1,7 +1,7 @@
 import numpy as np
 
 from longvila.curation.report import SheetPicture, funnel_row_of
-from longvila.curation.scan import FrameStrip
+from longvila.curation.scan_file import FrameStrip
 from longvila.evaluation.results import QaExample
 from longvila.media.jpeg import FrameBlob
 from longvila.records import Evidence, Question, Rejection

@@ -60,6 +60,8 @@ class Cascade:
 
     def boundaries(self) -> list[Boundary]:
         """Judge the last frames and return the boundaries."""
+        if not self._num_frames:
+            return []
         self._meter.finish()
         self._look_into(self._meter.num_measured)
         signals = self._meter.signals()

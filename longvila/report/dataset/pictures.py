@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from longvila.curation.scan import FrameStrip, Scan, load_thumbs
+from longvila.curation.scan import Scan, load_thumbs
+from longvila.curation.scan_file import FrameStrip
 from longvila.errors import InputError
 from longvila.records import Caption, Question, Shot, VideoRecord
 from longvila.report.content import Picture

@@ -9,7 +9,7 @@ import numpy as np
 from longvila.config.footage import FramesConfig, ShotConfig
 from longvila.curation.duplicates.pairs import DuplicatePair, Passage
 from longvila.curation.fetch import FetchedVideo
-from longvila.curation.scan import FrameStrip, Scan, Scanned, store_scan
+from longvila.curation.scan import Scan, Scanned, store_scan
 from longvila.data import SampleWithFrames, write_dataset
 from longvila.media.jpeg import pack_frames
 from longvila.records import (
@@ -26,7 +26,7 @@ from longvila.records import (
 )
 from longvila.report.dataset import Batch, BuildOutputs, StepOutput
 from longvila.storage import StepStats, Workspace, write_manifest, write_stats
-from tests.curation.pictures import fingerprint_pictures, measure_pictures, scene
+from tests.curation.pictures import fingerprint_pictures, measure_pictures, scene, spool
 
 HOSTILE = "<script>alert(1)</script> | ` {{ 7*7 }} [x](javascript:alert(1)) \n---\nlicense: mit"
 KEPT = ("v-a", "v-b", "v-c")
@@ -56,11 +56,11 @@ def scan_of(workspace: Workspace, record: VideoRecord, seed: int) -> Scan:
     """A scan of two shots of four seconds, with thumbnails and measures of random blocks."""
     pictures = [scene(seed)] * 16 + [scene(seed + 50)] * 16
     times_s = np.arange(8, dtype=np.float64)
-    thumbs = pack_frames(np.stack([pictures[4 * i] for i in range(8)]), quality=80)
+    frames_8HW3 = np.stack([pictures[4 * i] for i in range(8)])
     scanned = Scanned(
         measure_pictures(pictures),
-        FrameStrip(thumbs, times_s),
-        FrameStrip(thumbs, times_s),
+        spool(frames_8HW3, times_s),
+        spool(frames_8HW3, times_s),
         fingerprint_pictures(pictures),
         [],
         SECONDS,
