@@ -16,13 +16,15 @@ from flows.runners import batch_runner, over_batches
 from flows.state import check_rejections, remember_dataset, source_marks
 from longvila.config.data import DataConfig
 from longvila.config.sourcing import FetchConfig
+from longvila.curation.duplicates.lists import is_source_list
 from longvila.records import VideoRecord
-from tasks import curation, dataset_report, datasets, fetch
+from tasks import curation, dataset_report, datasets, duplicates, fetch
 from tasks.contents import BuiltDataset
 from tasks.refs import ManifestRef, WorkspaceRef, join_refs, read_records, write_batch
 from tasks.servers import LOOPBACK, open_workspace, serve_sources
 
 logger = logging.getLogger(__name__)
+OWN_SERVER_REQUESTS_S = 1000.0
 
 
 @flow(
@@ -36,9 +38,11 @@ def build_dataset(params: BuildParams) -> BuiltDataset:
     recipe = check_build(params)
     data = recipe.data
     with open_workspace(params.workspace, params.storage) as reference:
-        with serve_sources(data.sources) as address, batch_runner(data.runner) as runner:
-            fetched, sources = bring_in(runner, data, reference, address)
-            result = make_datasets(runner, data, reference, fetched, sources)
+        with batch_runner(data.runner) as runner:
+            evaluation = protect(runner, data, reference)
+            with serve_sources(data.sources) as address:
+                fetched, sources = bring_in(runner, data, reference, address)
+            result = make_datasets(runner, data, reference, fetched, sources, evaluation)
         remember_dataset(reference, recipe.name, result)
         dataset_report.report_dataset(reference, recipe, result)
     check_rejections(result, data)
@@ -49,10 +53,43 @@ def bring_in(
     runner: TaskRunner[Any], data: DataConfig, reference: WorkspaceRef, address: str | None
 ) -> tuple[list[ManifestRef], list[ManifestRef]]:
     """Fetch all sources; ``address`` is where those with relative addresses are served."""
-    sources = fetch.list_sources(reference, data.sources, data.batch_size)
-    config = allow_loopback(data.fetch) if address else data.fetch
+    sources = fetch.list_sources(reference, data.sources, data.batch_size, data.fetch)
+    config = allow_loopback(data.fetch, address) if address else data.fetch
+    if config.max_total_bytes:
+        return fetch.fetch_in_order(reference, sources, config, address), sources
     over = {"sources": sources}
     return over_batches(runner, fetch.fetch_batch, reference, over, config=config, base=address), sources
+
+
+def protect(runner: TaskRunner[Any], data: DataConfig, reference: WorkspaceRef) -> list[ManifestRef]:
+    """What is known of the evaluation videos: their names, and the fingerprints of those that are there."""
+    known: list[ManifestRef] = []
+    for name in data.dedup.evaluation_lists:
+        listed = duplicates.list_evaluation(reference, name)
+        known.append(listed)
+        if is_source_list(name):
+            known += fingerprint_list(runner, data, reference, name, listed)
+    return known
+
+
+def fingerprint_list(
+    runner: TaskRunner[Any], data: DataConfig, reference: WorkspaceRef, name: str, listed: ManifestRef
+) -> list[ManifestRef]:
+    """Fetch, check and fingerprint the videos of one evaluation list."""
+
+    def each(task: Any, over: Mapping[str, Sequence[ManifestRef]], **same: Any) -> list[ManifestRef]:
+        return over_batches(runner, task, reference, over, **same)
+
+    with serve_sources(name) as address:
+        sources = fetch.list_sources(reference, name, data.batch_size, data.fetch)
+        config = allow_loopback(data.fetch, address) if address else data.fetch
+        fetched = each(fetch.fetch_batch, {"sources": sources}, config=config, base=address)
+    checked = each(
+        fetch.validate_batch, {"fetched": fetched}, config=data.validation, normalise=data.normalise
+    )
+    found = each(duplicates.fingerprint_batch, {"videos": checked}, listed=listed)
+    duplicates.warn_of_unread(reference, [*fetched, *checked, *found])
+    return found
 
 
 def make_datasets(
@@ -61,15 +98,21 @@ def make_datasets(
     reference: WorkspaceRef,
     fetched: Sequence[ManifestRef],
     sources: Sequence[ManifestRef],
+    evaluation: Sequence[ManifestRef] = (),
 ) -> BuiltDataset:
-    """Everything from fetched files to verified shards."""
+    """Everything from fetched files to verified shards. ``evaluation``: what the set must not show."""
 
     def each(task: Any, over: Mapping[str, Sequence[ManifestRef]], **same: Any) -> list[ManifestRef]:
         return over_batches(runner, task, reference, over, **same)
 
-    checked = each(fetch.validate_batch, {"fetched": fetched}, config=data.validation)
+    checked = each(
+        fetch.validate_batch, {"fetched": fetched}, config=data.validation, normalise=data.normalise
+    )
     everything = each(curation.scan_batch, {"videos": checked}, shots=data.shots, frames=data.frames)
-    kept = curation.dedup_all(reference, list(checked), list(everything), data.dedup)
+    pairs = duplicates.find_duplicates(
+        reference, list(checked), list(everything), data.dedup, list(evaluation), list(sources)
+    )
+    kept = curation.dedup_all(reference, list(checked), list(everything), pairs)
     batches = kept_batches(reference, kept, everything)
     curation.check_splits(reference, kept, list(batches["scans"]), data.dedup)
     clips = each(curation.make_clips, batches, config=data.clips)
@@ -80,7 +123,7 @@ def make_datasets(
     asked = each(curation.write_questions, {**batches, **said}, config=data.questions)
     questions = curation.filter_questions(reference, kept, asked)
     written = write_all_shards(data, reference, kept, batches["scans"], questions)
-    steps = [join_refs(step) for step in (fetched, checked, everything)] + [kept]
+    steps = [join_refs(step) for step in (sources, fetched, checked, everything)] + [kept]
     steps += [join_refs(step) for step in (clips, *said.values(), asked)] + [questions]
     workspace = reference.open()
     return BuiltDataset(
@@ -93,11 +136,15 @@ def make_datasets(
         steps=tuple(steps),
         rejections=tuple(
             ref
-            for step in (fetched, checked, everything, [kept], clips, *said.values(), asked, [questions])
+            for step in (
+                *(sources, fetched, checked, everything, [kept], clips),
+                *(*said.values(), asked, [questions]),
+            )
             for ref in step
         ),
-        num_rejected_sources=sum(step.num_rejections for step in steps[:4]),
-        reused=all(step.reused for step in steps) and all(ref.reused for ref in written),
+        duplicates=pairs,
+        num_rejected_sources=sum(step.num_rejections for step in steps[:5]),
+        reused=all(step.reused for step in steps[1:]) and all(ref.reused for ref in written),
     )
 
 
@@ -146,7 +193,8 @@ def kept_batches(
     return batches
 
 
-def allow_loopback(config: FetchConfig) -> FetchConfig:
-    """The same limits, with the demo's own server allowed by name."""
+def allow_loopback(config: FetchConfig, address: str) -> FetchConfig:
+    """The same limits, with the flow's own server allowed by name, and as fast as it can."""
     hosts = tuple(dict.fromkeys((*config.allow_private_hosts, LOOPBACK)))
-    return config.model_copy(update={"allow_private_hosts": hosts})
+    rates = {address.partition("://")[2]: OWN_SERVER_REQUESTS_S} | config.host_rates
+    return config.model_copy(update={"allow_private_hosts": hosts, "host_rates": rates})

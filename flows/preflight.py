@@ -7,7 +7,7 @@ from pathlib import Path
 
 from flows.params import DataParams, FlowParams, LifecycleParams
 from longvila.config.recipe import DataRecipe, Recipe
-from longvila.config.sources import is_relative, load_sources, source_list_path
+from longvila.config.sources import is_relative, load_sources, read_source_list, source_list_path
 from longvila.errors import InputError
 from longvila.planning.disk import RESERVE_BYTES, check_free_space, estimate_bytes, shard_bytes
 from longvila.records import Source, Split
@@ -70,8 +70,10 @@ def check_sources(recipe: Recipe | DataRecipe) -> int:
         return 0
     listed = source_list_path(recipe.data.sources)
     folder = listed.parent
+    declared = read_source_list(recipe.data.sources)
     sources = load_sources(recipe.data.sources)
-    _need_split(listed, sources, "train")
+    if not declared.is_open:
+        _need_split(listed, sources, "train")
     local = [folder / source.url for source in sources if is_relative(source.url)]
     found = [path for path in local if path.is_file()]
     if local and not found:
@@ -112,7 +114,9 @@ def check_heldout(recipe: Recipe) -> None:
     """Check that there are videos to evaluate on, where the recipe evaluates. Raises ``InputError``."""
     wanted = recipe.evaluation
     if recipe.data and (wanted.needle or wanted.frames_curve or wanted.qa):
-        _need_split(source_list_path(recipe.data.sources), load_sources(recipe.data.sources), "heldout")
+        declared = read_source_list(recipe.data.sources)
+        if not declared.may_hold_out:
+            _need_split(source_list_path(recipe.data.sources), load_sources(recipe.data.sources), "heldout")
 
 
 def _need_split(listed: Path, sources: Sequence[Source], split: Split) -> None:

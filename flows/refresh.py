@@ -13,8 +13,7 @@ from flows.common import begin
 from flows.evaluate import evaluate
 from flows.params import BuildParams, EvaluateParams, RefreshParams, narrow
 from flows.results import RefreshResult
-from flows.state import marks_of, recall_dataset
-from longvila.config.sources import load_sources
+from flows.state import list_marks, recall_dataset
 from tasks.artifacts import add_note
 from tasks.checkpoints import has_checkpoint
 from tasks.servers import open_workspace
@@ -38,11 +37,8 @@ def refresh(params: RefreshParams) -> Any:
     with open_workspace(params.workspace, params.storage) as reference:
         before = recall_dataset(reference, recipe.name)
         known = before.sources if before else {}
-        new = tuple(
-            name
-            for name, mark in marks_of(load_sources(recipe.data.sources)).items()
-            if known.get(name) != mark
-        )
+        now = list_marks(reference, recipe.data)
+        new = tuple(name for name, mark in now.items() if known.get(name) != mark)
         if not new:
             skipped = RefreshResult(status="Skipped: nothing is new in the sources.", dataset=before)
             logger.info(skipped.status)

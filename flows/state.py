@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 from longvila.config.data import DataConfig
 from longvila.curation.fetch import PASSING_REASONS
+from longvila.curation.private import published
+from longvila.curation.sources import list_sources
 from longvila.errors import InputError, TooManyRejections
 from longvila.records import Source, content_id
 from longvila.storage import Workspace
@@ -48,6 +50,13 @@ def source_marks(
 def marks_of(sources: Sequence[Source]) -> dict[str, str]:
     """What each source's entry says, as an id; a changed entry counts as new."""
     return {source.source_id: content_id(source.model_dump(mode="json")) for source in sources}
+
+
+def list_marks(reference: WorkspaceRef, data: DataConfig) -> dict[str, str]:
+    """The marks of what the source list comes to now, its folders and tables looked into."""
+    scratch = reference.open().scratch("tables")
+    listing = list_sources(data.sources, scratch=scratch, config=data.fetch)
+    return marks_of([published(source) for source in listing.sources])
 
 
 def check_rejections(result: BuiltDataset, data: DataConfig) -> None:

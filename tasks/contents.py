@@ -21,6 +21,9 @@ class BuiltDataset(Settings):
     rejections: tuple[ManifestRef, ...] = Field(
         default=(), description="every batch of every step, for their rejections"
     )
+    duplicates: ManifestRef | None = Field(
+        default=None, description="pairs of videos that share something (DuplicatePair)"
+    )
     num_rejected_sources: int = 0
     reused: bool = Field(default=False, description="every step's output was there before")
 

@@ -10,9 +10,11 @@ from prefect import task
 from longvila.config.footage import ClipConfig, FramesConfig, ShotConfig
 from longvila.config.language import CaptionConfig, QuestionConfig
 from longvila.config.sourcing import DedupConfig
-from longvila.curation import build, report
+from longvila.curation import build, export, report
 from longvila.curation.asking.options import option_reports
-from longvila.curation.dedup import VERSION, SplitReport
+from longvila.curation.duplicates.pairs import DuplicatePair
+from longvila.curation.duplicates.splits import SplitReport
+from longvila.curation.duplicates.steps import VERSION
 from longvila.curation.scan import Scan, load_thumbs
 from longvila.errors import InputError
 from longvila.records import Caption, Clip, Question, VideoRecord
@@ -46,12 +48,13 @@ def scan_batch(
 
 @task(timeout_seconds=4 * HOUR_S, tags=["curation"], task_run_name="dedup")
 def dedup_all(
-    workspace: WorkspaceRef, videos: list[ManifestRef], scans: list[ManifestRef], config: DedupConfig
+    workspace: WorkspaceRef, videos: list[ManifestRef], scans: list[ManifestRef], pairs: ManifestRef
 ) -> ManifestRef:
-    """Reject duplicates over the whole set, and training videos that share a picture with a held-out one."""
+    """Reject duplicates over the whole set, and training videos that leak held-out or evaluation videos."""
     opened = workspace.open()
     scanned = read_records(opened, scans, Scan)
-    result = build.dedup_all(opened, read_records(opened, videos, VideoRecord), scanned, config)
+    found = read_records(opened, pairs, DuplicatePair)
+    result = build.dedup_all(opened, read_records(opened, videos, VideoRecord), scanned, found)
     if not result.results:
         raise InputError("No video is left after the checks. Look at the rejections, and add sources.")
     rows = [rejected.model_dump(mode="json") for rejected in result.rejections]
@@ -63,7 +66,7 @@ def dedup_all(
 def check_splits(
     workspace: WorkspaceRef, videos: ManifestRef, scans: list[ManifestRef], config: DedupConfig
 ) -> str:
-    """Compare every held-out picture with every training picture; raise ``InputError`` when one is shared."""
+    """Compare the held-out with the training videos; raise ``InputError`` when a passage is shared."""
     opened = workspace.open()
     kept = read_records(opened, videos, VideoRecord)
     scanned = read_records(opened, scans, Scan)
@@ -75,12 +78,12 @@ def check_splits(
     if found.shared:
         first = found.shared[0]
         raise InputError(
-            f"Training and held-out videos share {len(found.shared)} pictures, for example "
-            f"{first.heldout_video_id} at {first.heldout_time_s:.1f} s and {first.train_video_id} at "
-            f"{first.train_time_s:.1f} s. Move one of the two videos to the other's split."
+            f"{len(found.shared)} pairs of training and held-out videos share a passage, for example "
+            f"{first.heldout_video_id} from {first.passage.other_start_s:.1f} s and {first.train_video_id} "
+            f"from {first.passage.start_s:.1f} s. Move one of the two videos to the other's split."
         )
     mark.write(opened, found)
-    logger.info("splits share no picture: %s", _compared(found))
+    logger.info("splits share no passage: %s", _compared(found))
     return _compared(found)
 
 
@@ -93,6 +96,39 @@ def make_clips(
     scanned = read_records(opened, scans, Scan)
     result = build.clips_batch(opened, read_records(opened, videos, VideoRecord), scanned, config)
     return step_ref("clips", result, num_items=len(scanned))
+
+
+@task(
+    retries=1,
+    retry_delay_seconds=5,
+    retry_condition_fn=is_transient,
+    timeout_seconds=12 * HOUR_S,
+    tags=["ffmpeg"],
+    task_run_name="export-{clips.num_results}",
+)
+def export_clips(
+    workspace: WorkspaceRef,
+    videos: ManifestRef,
+    clips: ManifestRef,
+    prefix: str = "clips",
+    crf: int = 20,
+    audio: bool = True,
+    threads: int = 1,
+) -> ManifestRef:
+    """Write each clip as an MP4 of its own, below ``prefix`` on the workspace's storage."""
+    opened = workspace.open()
+    made = read_records(opened, clips, Clip)
+    result = export.export_clips(
+        opened,
+        read_records(opened, videos, VideoRecord),
+        made,
+        prefix=prefix,
+        crf=crf,
+        audio=audio,
+        threads=threads,
+        progress=StepProgress("export", unit="clips"),
+    )
+    return step_ref("export-clips", result, num_items=len(made))
 
 
 @task(
@@ -120,7 +156,7 @@ def caption_clips(
     if result.results:
         sheet = report.contact_sheet(load_thumbs(opened, scanned[0]), result.results[:1])
         add_picture("clip", sheet[0].jpeg, media_type="image/jpeg", description=sheet[0].text)
-    return step_ref("captions", result, num_items=len(made))
+    return step_ref("captions", result, num_items=len(scanned))
 
 
 @task(
@@ -198,5 +234,7 @@ def filter_questions(workspace: WorkspaceRef, videos: ManifestRef, written: list
 
 
 def _compared(found: SplitReport) -> str:
-    nearest = "none compared" if found.nearest_distance is None else f"nearest {found.nearest_distance} bits"
-    return f"{found.num_heldout_pictures} × {found.num_train_pictures} pictures, {nearest} of 64 apart"
+    compared = f"{found.num_heldout_pictures} × {found.num_train_pictures} pictures"
+    if found.nearest_distance is None:
+        return compared
+    return f"{compared}, nearest {found.nearest_distance} bits of 64 apart"

@@ -7,14 +7,28 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 
 from prefect import task
+from pydantic import Field
 
 from longvila.config.load import dump_settings
 from longvila.config.model import Settings
 from longvila.config.recipe import DataRecipe
-from longvila.curation import captions, clips, dedup, fetch, filters, questions, scan, validate
-from longvila.curation.dedup import SplitReport
+from longvila.curation import (
+    captioners,
+    captions,
+    clips,
+    fetch,
+    filters,
+    questions,
+    scan,
+    summaries,
+    validate,
+)
+from longvila.curation.asking import judge, writer
+from longvila.curation.duplicates import steps as duplicates
+from longvila.curation.duplicates.splits import SplitReport
 from longvila.curation.scan import Scan
 from longvila.data import open_index
+from longvila.records import content_id
 from longvila.report.dataset import (
     CARD_FILE,
     About,
@@ -31,22 +45,12 @@ from longvila.report.dataset import (
 from longvila.storage import Storage, Workspace
 from tasks.artifacts import add_link
 from tasks.contents import BuiltDataset
-from tasks.marks import mark_for
+from tasks.marks import Mark, mark_for
 from tasks.policy import HOUR_S, is_transient
 from tasks.refs import ManifestRef, WorkspaceRef, read_records
 
 logger = logging.getLogger(__name__)
 VERSION = 1
-STEP_VERSIONS = {
-    "fetch": fetch.VERSION,
-    "validate": validate.VERSION,
-    "scan": scan.VERSION,
-    "dedup": dedup.VERSION,
-    "clips": clips.VERSION,
-    "captions": captions.VERSION,
-    "questions": questions.VERSION,
-    "filter-questions": filters.VERSION,
-}
 
 
 class DatasetReport(Settings):
@@ -55,6 +59,7 @@ class DatasetReport(Settings):
     page: str
     twin: str
     cards: tuple[str, ...]
+    made_from: str = Field(description="a hash of all that the page and the cards tell of")
 
 
 @task(
@@ -75,9 +80,10 @@ def report_dataset(workspace: WorkspaceRef, recipe: DataRecipe, dataset: BuiltDa
         page=f"reports/dataset-{recipe.name}.html",
         twin=f"reports/dataset-{recipe.name}.json",
         cards=tuple(f"shards/{name}/{CARD_FILE}" for name in dataset.datasets),
+        made_from=_made_from(opened, recipe, dataset),
     )
-    mark = mark_for("dataset-report", VERSION, recipe, _made_from(opened, dataset))
-    done = mark.read(opened, DatasetReport) is not None
+    mark = Mark(key=f"manifests/dataset-report/{recipe.name}.json")  # of the page that lies there now
+    done = mark.read(opened, DatasetReport) == keys
     if not (done and all(opened.storage.exists(key) for key in (keys.page, keys.twin, *keys.cards))):
         _write(opened, gather(opened, recipe, dataset), keys, dataset)
         mark.write(opened, keys)
@@ -93,7 +99,7 @@ def gather(workspace: Workspace, recipe: DataRecipe, dataset: BuiltDataset) -> B
         description=recipe.description,
         created=datetime.now(UTC),
         settings=dump_settings(recipe.data),
-        step_versions=STEP_VERSIONS,
+        step_versions=step_versions(recipe),
     )
     return gather_build(
         workspace, outputs_of(dataset), about, splits=_split_report(workspace, recipe, dataset)
@@ -106,7 +112,24 @@ def outputs_of(dataset: BuiltDataset) -> BuildOutputs:
     for ref in dataset.rejections or dataset.steps:
         batches.setdefault(ref.step, []).append(_batch(ref))
     steps = tuple(StepOutput(step=step, batches=tuple(refs)) for step, refs in batches.items())
-    return BuildOutputs(steps=steps, datasets=dataset.datasets)
+    pairs = dataset.duplicates.key if dataset.duplicates else ""
+    return BuildOutputs(steps=steps, datasets=dataset.datasets, duplicates=pairs)
+
+
+def step_versions(recipe: DataRecipe) -> dict[str, int]:
+    """The version of each step's code, which is part of the name of its output."""
+    by_model = recipe.data.captions.model is not None, recipe.data.questions.writer == "model"
+    return {
+        "fetch": fetch.VERSION,
+        "validate": validate.VERSION,
+        "scan": scan.VERSION,
+        "dedup": duplicates.VERSION,
+        "clips": clips.VERSION,
+        "captions": captioners.VERSION if by_model[0] else captions.VERSION,
+        "summaries": summaries.VERSION,
+        "questions": writer.VERSION + judge.VERSION if by_model[1] else questions.VERSION,
+        "filter-questions": filters.VERSION,
+    }
 
 
 def _batch(ref: ManifestRef) -> Batch:
@@ -132,17 +155,18 @@ def _put_if_changed(storage: Storage, key: str, data: bytes) -> None:
         storage.put_bytes(key, data)
 
 
-def _made_from(workspace: Workspace, dataset: BuiltDataset) -> dict[str, object]:
-    """What the report rests on."""
+def _made_from(workspace: Workspace, recipe: DataRecipe, dataset: BuiltDataset) -> str:
+    """A hash of what the report rests on."""
     refs: Sequence[ManifestRef] = (*dataset.rejections, dataset.videos, dataset.questions)
     indices = {name: open_index(workspace.storage, name).hash for name in dataset.datasets}
-    return {"manifests": [ref.key for ref in refs], "indices": indices, "versions": STEP_VERSIONS}
+    plain = recipe.model_dump(mode="json", include={"name", "description", "data"})
+    return content_id(VERSION, plain, [ref.key for ref in refs], indices, step_versions(recipe))
 
 
 def _split_report(workspace: Workspace, recipe: DataRecipe, dataset: BuiltDataset) -> SplitReport | None:
     """What the comparison of the splits found; none where it left no marker."""
     scans = read_records(workspace, dataset.scans, Scan)
-    mark = mark_for("check-splits", dedup.VERSION, recipe.data.dedup, [found.scan_id for found in scans])
+    mark = mark_for("check-splits", duplicates.VERSION, recipe.data.dedup, [found.scan_id for found in scans])
     found = mark.read(workspace, SplitReport)
     return found if isinstance(found, SplitReport) else None
 

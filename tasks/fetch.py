@@ -3,34 +3,65 @@
 from __future__ import annotations
 
 import logging
-from pathlib import Path
+from collections.abc import Sequence
 
 from prefect import task
 
-from longvila.config.sources import is_relative, load_sources, resolve_url, source_list_path
-from longvila.config.sourcing import FetchConfig, ValidateConfig
-from longvila.curation import fetch, validate
-from longvila.curation.download import Downloader
+from longvila.config.sources import source_list_path
+from longvila.config.sourcing import FetchConfig, NormaliseConfig, ValidateConfig
+from longvila.curation import build, fetch_many, private
+from longvila.curation import sources as source_lists
+from longvila.curation.budget import FULL
 from longvila.curation.fetch import FetchedVideo
-from longvila.errors import InputError
-from longvila.records import Source, VideoRecord
-from longvila.storage import run_step
-from tasks.artifacts import add_table
-from tasks.policy import HOUR_S, NETWORK_DELAYS, is_transient
+from longvila.curation.listing import Listing
+from longvila.records import Rejection, Source
+from longvila.storage import Workspace, write_manifest
+from tasks.artifacts import MAX_ROWS, add_table
+from tasks.policy import HOUR_S, NETWORK_DELAYS, in_flow_or_plain, is_transient
 from tasks.progress import StepProgress
-from tasks.refs import ManifestRef, WorkspaceRef, read_records, step_ref, write_batches
+from tasks.refs import ManifestRef, WorkspaceRef, read_records, read_rejections, step_ref, write_batches
 
 logger = logging.getLogger(__name__)
-CONNECTIONS = 4
+DEFAULT_FETCH = FetchConfig()
 
 
-@task(tags=["sources"], task_run_name="sources-{source_list}")
-def list_sources(workspace: WorkspaceRef, source_list: str, batch_size: int) -> list[ManifestRef]:
-    """Read a source list and cut it into batches, the unit that the next tasks work on."""
-    sources = load_sources(source_list)
-    rows = [source.model_dump(include={"source_id", "split", "url", "license"}) for source in sources]
-    add_table("sources", rows, description=f"What {source_list} lists")
-    return write_batches(workspace.open(), "sources", sources, Source, size=batch_size)
+@task(
+    retries=3,
+    retry_delay_seconds=NETWORK_DELAYS,
+    retry_jitter_factor=0.5,
+    retry_condition_fn=is_transient,
+    tags=["sources"],
+    task_run_name="sources-{source_list}",
+)
+def list_sources(
+    workspace: WorkspaceRef, source_list: str, batch_size: int, config: FetchConfig = DEFAULT_FETCH
+) -> list[ManifestRef]:
+    """Read a source list, look into its folders and tables, and cut what is found into batches.
+
+    ``config`` has the limits for tables that are fetched from elsewhere.
+    """
+    opened = workspace.open()
+    listing = source_lists.list_sources(source_list, scratch=opened.scratch("tables"), config=config)
+    logger.info("%s\n%s", source_list, listing.table())
+    rows = [
+        private.published(source).model_dump(include={"source_id", "split", "url", "license"})
+        for source in listing.sources[:MAX_ROWS]
+    ]
+    add_table("sources", rows, description=f"What {source_list} lists\n\n```\n{listing.table()}\n```")
+    return _write_listing(opened, listing, size=batch_size)
+
+
+def _write_listing(opened: Workspace, listing: Listing, *, size: int) -> list[ManifestRef]:
+    """Write the batches; what was rejected counts as the first one's."""
+    shown = [private.published(source) for source in listing.sources]
+    refs = write_batches(opened, "sources", shown, Source, size=size)
+    for number, ref in enumerate(refs):
+        private.keep_addresses(opened, ref.key, listing.sources[number * size : (number + 1) * size])
+        rejected = [] if number else listing.rejections
+        write_manifest(opened.storage, ref.rejections_key, rejected, cls=Rejection)
+    num_rejected = len(listing.rejections)
+    counts = {"num_items": refs[0].num_items + num_rejected, "num_rejections": num_rejected}
+    return [refs[0].model_copy(update=counts), *refs[1:]]
 
 
 @task(
@@ -43,63 +74,62 @@ def list_sources(workspace: WorkspaceRef, source_list: str, batch_size: int) -> 
     task_run_name="fetch-{sources.num_items}",
 )
 def fetch_batch(
-    workspace: WorkspaceRef, sources: ManifestRef, config: FetchConfig, base: str | None = None
+    workspace: WorkspaceRef,
+    sources: ManifestRef,
+    config: FetchConfig,
+    base: str | None = None,
+    used_bytes: int = 0,
 ) -> ManifestRef:
     """Fetch a batch of sources. ``base`` is what relative addresses are put below: an address or a folder.
 
-    What a source is known by is the address in its list, so that a server on another port changes nothing.
+    ``used_bytes`` is what earlier batches took of ``config.max_total_bytes``, see ``fetch_in_order``.
     """
     opened = workspace.open()
     items = read_records(opened, sources, Source)
-    if base is None and any(is_relative(item.url) for item in items):
-        raise InputError("The sources have relative addresses. Say with base= what they are relative to.")
-    place: str | Path = Path(base) if base and "://" not in base else base or ""
-
-    with Downloader(config) as downloader:
-
-        def process(source: Source) -> FetchedVideo:
-            found = source.model_copy(update={"url": resolve_url(source.url, place)})
-            fetched = fetch.fetch_source(found, workspace=opened, config=config, downloader=downloader)
-            return fetched.model_copy(update={"url": source.url}) if is_relative(source.url) else fetched
-
-        result = run_step(
-            opened,
-            name="fetch",
-            version=fetch.VERSION,
-            settings=None,  # limits and manners do not change what a file is
-            items=items,
-            process=process,
-            result_cls=FetchedVideo,
-            progress=StepProgress("fetch", unit="sources"),
-            still_valid=lambda fetched: opened.storage.exists(fetched.key),
-            retried_reasons=fetch.PASSING_REASONS,
-            workers=CONNECTIONS,
-        )
+    result = fetch_many.fetch_batch(
+        opened,
+        items,
+        config,
+        base=base,
+        addresses=private.whole_addresses(opened, sources.key),
+        used_bytes=used_bytes,
+        progress=StepProgress("fetch", unit="sources"),
+    )
     return step_ref("fetch", result, num_items=len(items))
+
+
+def fetch_in_order(
+    workspace: WorkspaceRef, batches: Sequence[ManifestRef], config: FetchConfig, base: str | None = None
+) -> list[ManifestRef]:
+    """Fetch batches one after another: with ``max_total_bytes`` what fits depends on those before."""
+    opened, done, used_bytes = workspace.open(), [], 0
+    for batch in batches:
+        done.append(in_flow_or_plain(fetch_batch)(workspace, batch, config, base, used_bytes))
+        used_bytes += sum(found.size_bytes for found in read_records(opened, done[-1], FetchedVideo))
+        if any(item.reason == FULL for item in read_rejections(opened, done[-1:])):
+            used_bytes = config.max_total_bytes or used_bytes
+    return done
 
 
 @task(
     retries=1,
     retry_delay_seconds=5,
     retry_condition_fn=is_transient,
-    timeout_seconds=4 * HOUR_S,
+    timeout_seconds=24 * HOUR_S,
     tags=["ffmpeg"],
     task_run_name="validate-{fetched.num_results}",
 )
-def validate_batch(workspace: WorkspaceRef, fetched: ManifestRef, config: ValidateConfig) -> ManifestRef:
-    """Check that fetched files are whole videos, and record what they are."""
+def validate_batch(
+    workspace: WorkspaceRef,
+    fetched: ManifestRef,
+    config: ValidateConfig,
+    normalise: NormaliseConfig = build.NORMALISE,
+) -> ManifestRef:
+    """Check that fetched files are whole videos, and record what they are; some are encoded anew first."""
     opened = workspace.open()
     items = read_records(opened, fetched, FetchedVideo)
-    result = run_step(
-        opened,
-        name="validate",
-        version=validate.VERSION,
-        settings=config,
-        items=items,
-        process=lambda item: validate.validate(item, opened.fetch_local(item.key), config),
-        result_cls=VideoRecord,
-        progress=StepProgress("validate", unit="videos"),
-    )
+    progress = StepProgress("validate", unit="videos")
+    result = build.validate_batch(opened, items, config, normalise, progress=progress)
     return step_ref("validate", result, num_items=len(items))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from longvila.config.sources import is_relative, load_sources, source_list_path
+from longvila.config.sources import read_source_list, source_list_path
 from longvila.media.server import FileServer
 from tasks.refs import WorkspaceRef
 
@@ -39,7 +39,7 @@ def serve_sources(source_list: str) -> Iterator[str | None]:
     Yields none, and serves nothing, when every source of the list has an address of its own.
     """
     folder = source_list_path(source_list).parent
-    if not any(is_relative(source.url) for source in load_sources(source_list)):
+    if not read_source_list(source_list).has_relative:
         yield None
         return
     with FileServer(folder) as server:

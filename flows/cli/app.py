@@ -11,6 +11,7 @@ import typer
 from flows.cli import (
     ask_command,
     config_commands,
+    data_commands,
     doctor_command,
     eval_commands,
     flow_commands,
@@ -31,6 +32,7 @@ app = typer.Typer(
 app.command("doctor")(doctor_command.doctor)
 app.add_typer(task_commands.app, name="task")
 app.add_typer(flow_commands.app, name="flow")
+app.add_typer(data_commands.app, name="data")
 app.add_typer(train_commands.app, name="train")
 app.add_typer(eval_commands.app, name="eval")
 app.add_typer(config_commands.app, name="config")

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from longvila.config.footage import ClipConfig, FramesConfig, ShotConfig
 from longvila.config.language import CaptionConfig, QuestionConfig
 from longvila.config.model import Settings
-from longvila.config.sourcing import DedupConfig, FetchConfig, ValidateConfig
+from longvila.config.sourcing import DedupConfig, FetchConfig, NormaliseConfig, ValidateConfig
 from longvila.config.synthetic import FrameCaptionConfig, NeedleSetConfig, RecallTextConfig
 
 
@@ -52,6 +52,7 @@ class DataConfig(Settings):
     )
     fetch: FetchConfig = FetchConfig()
     validation: ValidateConfig = ValidateConfig()
+    normalise: NormaliseConfig = NormaliseConfig()
     dedup: DedupConfig = DedupConfig()
     shots: ShotConfig = ShotConfig()
     clips: ClipConfig = ClipConfig()

@@ -10,11 +10,32 @@ from longvila.config.model import Settings
 
 
 class ShotConfig(Settings):
-    """Shot detection."""
+    """Shot detection.
 
-    detector: Literal["adaptive", "content"] = "adaptive"
-    threshold: float = Field(default=3.0, gt=0)
-    min_shot_s: float = Field(default=0.6, gt=0)
+    ``cascade``: cheap signals of every frame, the TransNetV2 network where they leave a doubt.
+    ``transnetv2``: the network over every frame.
+    ``adaptive`` and ``content``: PySceneDetect's, for hard cuts and fades.
+    """
+
+    detector: Literal["cascade", "transnetv2", "adaptive", "content"] = "cascade"
+    threshold: float | None = Field(
+        default=None,
+        gt=0,
+        description="of the detector; unset: 3.0 for adaptive, 27 for content, 0.5 for the network; "
+        "cascade has none",
+    )
+    min_shot_s: float = Field(default=0.4, gt=0, description="of two boundaries closer than that one is kept")
+
+    @model_validator(mode="after")
+    def _threshold_in_range(self) -> ShotConfig:
+        if self.threshold is not None and self.detector == "cascade":
+            raise ValueError(
+                f"detector=cascade has no threshold, but threshold={self.threshold:g} is set. "
+                "Leave it out, or choose another detector"
+            )
+        if self.detector == "transnetv2" and self.threshold is not None and self.threshold >= 1:
+            raise ValueError(f"threshold={self.threshold:g} is not below 1, as detector=transnetv2 needs")
+        return self
 
 
 class ClipConfig(Settings):

@@ -161,6 +161,26 @@ def _check_base_url(given: str) -> None:
         raise ValueError("base_url ends before /chat/completions, for example http://127.0.0.1:8000/v1")
 
 
+class ReadTextConfig(Settings):
+    """How text in the picture is read, with the extra ``ocr``."""
+
+    every_s: float = Field(default=2.0, gt=0, description="a frame is read; about 0.4 CPU seconds each")
+    min_score: float = Field(
+        default=0.9, ge=0, le=1, description="of the reader's own; what is less sure is left out"
+    )
+    model_path: str | None = Field(
+        default=None,
+        description="of a PP-OCR recognition model (.onnx), for scripts other than Latin and Chinese",
+    )
+    keys_path: str | None = Field(default=None, description="of that model's characters, one a line")
+
+    @model_validator(mode="after")
+    def _both_or_none(self) -> ReadTextConfig:
+        if (self.model_path is None) != (self.keys_path is None):
+            raise ValueError("model_path and keys_path belong together: give both, or none")
+        return self
+
+
 class CaptionConfig(Settings):
     """Who describes the clips."""
 
@@ -178,6 +198,9 @@ class CaptionConfig(Settings):
         default=None, description="also caption chapters of several clips, e.g. caption-chapter"
     )
     chapter_s: float = Field(default=120.0, gt=0, description="how long a chapter is about")
+    read_text: ReadTextConfig | None = Field(
+        default=None, description="for captioner: measured; also tell the text in the picture. {}: as usual"
+    )
 
     @model_validator(mode="after")
     def _has_model(self) -> CaptionConfig:
@@ -187,6 +210,10 @@ class CaptionConfig(Settings):
             raise ValueError("model: is given but not used. Set captioner: model, or remove it")
         if self.captioner == "measured" and self.levels:
             raise ValueError("summary_prompt and chapter_prompt need captioner: model")
+        if self.captioner == "model" and self.read_text is not None:
+            raise ValueError(
+                "read_text is for captioner: measured; a model reads the frames itself. Remove it"
+            )
         return self
 
     @property
@@ -198,8 +225,9 @@ class CaptionConfig(Settings):
     def decides_captions(self) -> dict[str, Any]:
         """What of this decides the captions: the key of what is done already."""
         if self.model is None:
-            return {"captioner": self.captioner}
-        plain = self.model_dump(mode="json", exclude={"model"})
+            reads = {"read_text": self.read_text.model_dump(mode="json")} if self.read_text else {}
+            return {"captioner": self.captioner, **reads}
+        plain = self.model_dump(mode="json", exclude={"model", "read_text"})
         return {**plain, "model": self.model.decides_answers()}
 
 

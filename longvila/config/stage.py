@@ -124,6 +124,11 @@ class StageConfig(Settings):
     attention_kernel: KernelName = Field(
         default="auto", description="what computes a block of attention; auto: the best that is there"
     )
+    on_broken_sample: Literal["raise", "skip"] = Field(
+        default="raise",
+        description="raise: a sample that cannot be read ends the run, named by shard and key; skip: it is "
+        "counted and not trained on, in the same step on all ranks",
+    )
     checkpoint_every_steps: int = Field(default=20, gt=0)
     keep_checkpoints: int = Field(default=2, gt=0)
     step_timeout_s: float = Field(default=900.0, gt=0, description="no new step for so long counts as a hang")

@@ -16,14 +16,14 @@ from typing import Any
 
 from longvila.config.footage import ClipConfig, FramesConfig, ShotConfig
 from longvila.config.language import CaptionConfig, QuestionConfig
-from longvila.config.sourcing import DedupConfig, FetchConfig, ValidateConfig
+from longvila.config.sourcing import DedupConfig, FetchConfig, NormaliseConfig, ValidateConfig
 from longvila.curation import (
     captioners,
     captions,
     clips,
-    dedup,
     fetch,
     filters,
+    normalise,
     questions,
     samples,
     scan,
@@ -34,11 +34,17 @@ from longvila.curation.asking.outline import lines_of
 from longvila.curation.asking.steps import Told, check_settings, checker_of, write_with_model
 from longvila.curation.captioners import Captioner, Footage
 from longvila.curation.download import Downloader
+from longvila.curation.duplicates import judge, steps
+from longvila.curation.duplicates.pairs import DuplicatePair
+from longvila.curation.duplicates.protected import EvaluationVideo
+from longvila.curation.duplicates.splits import SplitReport, compare_splits
+from longvila.curation.duplicates.store import StoredFingerprints
 from longvila.curation.fetch import FetchedVideo
 from longvila.curation.language.opening import open_model
 from longvila.curation.language.protocol import LanguageModel
-from longvila.curation.sampling import Measures
+from longvila.curation.on_screen_text import RapidReader, SeenText, texts_of_video
 from longvila.curation.scan import Scan
+from longvila.media.guard import Guard
 from longvila.media.jpeg import FrameBlob
 from longvila.records import Caption, Clip, Question, Record, Sample, Shot, Source, Split, VideoRecord
 from longvila.storage import StepResult, Workspace, run_step, run_whole
@@ -46,6 +52,7 @@ from longvila.storage import StepResult, Workspace, run_step, run_whole
 Progress = Callable[[int, int], None] | None
 CONNECTIONS = 4
 VIDEOS_AT_ONCE = 16  # whose clips a language model is shown; each holds the frames that are shown
+NORMALISE = NormaliseConfig()  # when a caller does not say
 
 
 class Timeline(Record):
@@ -84,20 +91,23 @@ def validate_batch(
     workspace: Workspace,
     fetched: Sequence[FetchedVideo],
     config: ValidateConfig,
+    normalising: NormaliseConfig = NORMALISE,
     *,
     progress: Progress = None,
 ) -> StepResult[VideoRecord]:
-    """Keep the files that are whole videos."""
-    return run_step(
-        workspace,
-        name="validate",
-        version=validate.VERSION,
-        settings=config,
-        items=fetched,
-        process=lambda item: validate.validate(item, workspace.fetch_local(item.key), config),
-        result_cls=VideoRecord,
-        progress=progress,
-    )
+    """Keep the files that are whole videos, those that need it encoded anew."""
+    with Guard(timeout_s=config.timeout_s, memory_bytes=config.memory_bytes) as guard:
+        return run_step(
+            workspace,
+            name="validate",
+            version=validate.VERSION,
+            settings={"validation": config.model_dump(), "normalise": normalising.model_dump()},
+            items=fetched,
+            process=lambda item: normalise.bring_in(item, workspace, config, normalising, guard=guard),
+            result_cls=VideoRecord,
+            progress=progress,
+            still_valid=lambda video: workspace.storage.exists(video.key),
+        )
 
 
 def scan_batch(
@@ -123,45 +133,95 @@ def scan_batch(
         process=process,
         result_cls=Scan,
         progress=progress,
-        still_valid=lambda found: workspace.storage.exists(found.key),
+        still_valid=lambda found: (
+            workspace.storage.exists(found.key) and workspace.storage.exists(found.fingerprint_key)
+        ),
+    )
+
+
+def find_duplicates(
+    workspace: Workspace,
+    videos: Sequence[VideoRecord],
+    scans: Sequence[Scan],
+    config: DedupConfig,
+    *,
+    evaluation: Sequence[EvaluationVideo] = (),
+    sources: Sequence[Source] = (),
+    progress: Progress = None,
+) -> StepResult[DuplicatePair]:
+    """Find which videos are in others, or in evaluation videos. ``sources`` give the full addresses.
+
+    Videos without a scan (they could not be decoded) are left out: the scan's rejections name them.
+    """
+    return run_whole(
+        workspace,
+        name="duplicates",
+        version=steps.VERSION,
+        settings=config.model_dump(mode="json", exclude={"evaluation_lists"}),
+        inputs=[*_present(videos, scans), *scans, *evaluation, *sources],
+        compute=lambda: (
+            steps.find_all(
+                workspace.storage,
+                _present(videos, scans),
+                {found.video_id: found.fingerprint_key for found in scans},
+                config,
+                evaluation=evaluation,
+                sources=sources,
+                progress=progress,
+            ),
+            [],
+        ),
+        result_cls=DuplicatePair,
     )
 
 
 def dedup_all(
-    workspace: Workspace, videos: Sequence[VideoRecord], scans: Sequence[Scan], config: DedupConfig
+    workspace: Workspace,
+    videos: Sequence[VideoRecord],
+    scans: Sequence[Scan],
+    pairs: Sequence[DuplicatePair],
 ) -> StepResult[VideoRecord]:
-    """Reject duplicates among all videos, and training videos that share a picture with a held-out one.
-
-    Videos without a scan (they could not be decoded) are left out: the scan's rejections name them.
-    """
-    scanned = {found.video_id: found for found in scans}
-    present = [video for video in videos if video.video_id in scanned]
-
-    def compute() -> tuple[list[VideoRecord], list[Any]]:
-        measured = _measures(workspace, scanned.values())
-        return dedup.find_duplicates(present, measured, config)
-
+    """Reject the videos that are in others, and training videos that leak held-out or evaluation videos."""
+    present = _present(videos, scans)
     return run_whole(
         workspace,
-        name=dedup.STEP,
-        version=dedup.VERSION,
-        settings=config,
-        inputs=[*present, *scans],
-        compute=compute,
+        name=judge.STEP,
+        version=steps.VERSION,
+        settings=None,
+        inputs=[*present, *pairs],
+        compute=lambda: judge.judge(present, pairs),
         result_cls=VideoRecord,
     )
 
 
 def check_splits(
     workspace: Workspace, videos: Sequence[VideoRecord], scans: Sequence[Scan], config: DedupConfig
-) -> dedup.SplitReport:
-    """Compare every picture of the held-out videos with every one of the training videos."""
-    measured = _measures(workspace, scans)
-    parts = {
-        split: {v.video_id: measured[v.video_id] for v in videos if v.split == split}
-        for split in ("train", "heldout")
-    }
-    return dedup.split_leakage(parts["train"], parts["heldout"], max_distance=config.max_distance)
+) -> SplitReport:
+    """Compare the pictures of the held-out videos with those of the training videos."""
+    keys = {found.video_id: found.fingerprint_key for found in scans}
+    return compare_splits(videos, StoredFingerprints(workspace.storage, keys), config)
+
+
+def fingerprint_batch(
+    workspace: Workspace,
+    videos: Sequence[VideoRecord],
+    listed: Sequence[EvaluationVideo],
+    *,
+    progress: Progress = None,
+) -> StepResult[EvaluationVideo]:
+    """Fingerprint evaluation videos; they are used for nothing else. ``listed`` is what their list says."""
+    by_name = {item.name: item for item in listed}
+    return run_step(
+        workspace,
+        name="fingerprints",
+        version=steps.VERSION,
+        settings={"listed": [item.model_dump(mode="json") for item in listed]},
+        items=videos,
+        process=lambda video: steps.fingerprint_video(workspace, video, by_name[video.source_id]),
+        result_cls=EvaluationVideo,
+        progress=progress,
+        still_valid=lambda found: workspace.storage.exists(found.key),
+    )
 
 
 def shots_of(videos: Sequence[VideoRecord], scans: Sequence[Scan]) -> list[Shot]:
@@ -219,12 +279,22 @@ def caption_batch(
 
     if config.model is None:
         settings = config.decides_captions()
-        return run(captioners.MeasuredClips(), version=captions.VERSION, settings=settings, workers=1)
+        measured = captioners.MeasuredClips(_text_reading(workspace, config))
+        return run(measured, version=captions.VERSION, settings=settings, workers=1)
     threads = config.model.threads
     with ThreadPoolExecutor(threads, thread_name_prefix="caption") as pool:
         captioner = captioners.ModelCaptioner(open_model(config.model, workspace), config, pool)
         workers = min(threads, VIDEOS_AT_ONCE)
         return run(captioner, version=captioners.VERSION, settings=captioner.decides, workers=workers)
+
+
+def _text_reading(workspace: Workspace, config: CaptionConfig) -> Callable[[Footage], list[SeenText]] | None:
+    """How the text in a video's picture is read; none when the settings do not ask for it."""
+    settings = config.read_text
+    if settings is None:
+        return None
+    reader = RapidReader(settings)
+    return lambda footage: texts_of_video(workspace, footage.video, footage.load_strip, reader, settings)
 
 
 def summary_batch(
@@ -363,5 +433,7 @@ def _footage(workspace: Workspace, item: Timeline) -> Footage:
     )
 
 
-def _measures(workspace: Workspace, scans: Any) -> dict[str, Measures]:
-    return {found.video_id: scan.load_measures(workspace, found) for found in scans}
+def _present(videos: Sequence[VideoRecord], scans: Sequence[Scan]) -> list[VideoRecord]:
+    """The videos that could be decoded."""
+    scanned = {found.video_id for found in scans}
+    return [video for video in videos if video.video_id in scanned]

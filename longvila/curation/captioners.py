@@ -18,6 +18,7 @@ from longvila.curation.captions import MeasuredCaptioner
 from longvila.curation.language.degenerate import what_is_wrong
 from longvila.curation.language.prompts import Prompt, load_prompt
 from longvila.curation.language.protocol import Completion, LanguageModel, Message
+from longvila.curation.on_screen_text import SeenText
 from longvila.curation.sampling import Measures
 from longvila.curation.scan import FrameStrip
 from longvila.errors import ConfigError, ItemError
@@ -61,9 +62,14 @@ def caption_or_reject(captioner: Captioner, footage: Footage) -> list[Caption | 
 class MeasuredClips:
     """The measured captioner, see ``longvila.curation.captions``."""
 
+    def __init__(self, read: Callable[[Footage], list[SeenText]] | None = None) -> None:
+        """``read`` tells the text in a video's picture; without it nothing is said of text."""
+        self._read = read
+
     def caption_video(self, footage: Footage) -> list[Caption | Rejection]:
         """Describe the clips by what is measured in them."""
-        captioner = MeasuredCaptioner(footage.load_measures(), footage.shots)
+        texts = None if self._read is None else self._read(footage)
+        captioner = MeasuredCaptioner(footage.load_measures(), footage.shots, texts)
         return [captioner.caption(clip) for clip in footage.clips]
 
 

@@ -6,32 +6,29 @@ process or a later one, only the missing bytes are asked for, on the condition t
 
 from __future__ import annotations
 
-import ipaddress
-import json
+import email.utils
 import logging
-import socket
-import ssl
-import threading
+import os
+import random
+import re
 import time
+from collections.abc import Callable
 from pathlib import Path
-from urllib.parse import urljoin, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
-import httpx
-import tenacity
-
+from longvila.config.addresses import redacted
 from longvila.config.sourcing import FetchConfig
-from longvila.curation.sources import redacted
+from longvila.curation.connections import Answer, Connections, basic_auth, join_url, origin, parse_url
+from longvila.curation.guard import Guard
+from longvila.curation.pace import Pacer
+from longvila.curation.partial import Limits, Partial, too_large
 from longvila.errors import ItemError, NetworkError
-from longvila.storage import write_text
-from longvila.storage.files import os_errors
 
 logger = logging.getLogger(__name__)
 
-_CHUNK_BYTES = 1 << 18
 _MAX_BACKOFF_S = 60.0
 _REDIRECTS = (301, 302, 303, 307, 308)
 _RETRIED = (408, 425, 429)
+_PACKED = ("gzip", "x-gzip", "deflate")
 _REFUSALS = {
     401: ("forbidden", "the server asks for credentials (401)"),
     403: ("forbidden", "the server forbids it (403)"),
@@ -42,200 +39,222 @@ _REFUSALS = {
 }
 
 
-class Downloader:
-    """Downloads with one connection pool and one pace per host. Safe to share among threads."""
+class BusyError(NetworkError):
+    """A server that says when to come again, in seconds."""
 
-    def __init__(self, config: FetchConfig) -> None:
+    def __init__(self, words: str, retry_after_s: float | None) -> None:
+        super().__init__(words)
+        self.retry_after_s = retry_after_s
+
+
+class Downloader:
+    """Downloads with one connection pool and one pace per host. Safe to share among threads.
+
+    Downloaders that are given the same ``pace_folder``, in whatever process, keep one pace together.
+    """
+
+    def __init__(self, config: FetchConfig, *, pace_folder: Path | None = None) -> None:
         self.config = config
-        self._client = httpx.Client(timeout=config.timeout_s, follow_redirects=False)
-        self._lock = threading.Lock()
-        self._next_turn: dict[str, float] = {}
+        self.guard = Guard(config.allow_private_hosts)
+        self.pacer = Pacer(config.requests_per_host_s, host_rates=config.host_rates, folder=pace_folder)
+        self._connections = Connections(self.guard, timeout_s=config.timeout_s)
 
     def __enter__(self) -> Downloader:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._client.close()
+        self._connections.close()
 
-    def download(self, url: str, part: Path) -> None:
+    def download(self, url: str, part: Path, *, max_size_bytes: int | None = None) -> None:
         """Bring the whole of ``url`` into ``part``, going on with what is there.
 
         Raises ``ItemError`` (gone, forbidden, refused, unreachable, too-large, too-slow, too-many-redirects,
         private-address, bad-url) and ``MachineError`` for the local disk.
         """
-        deadline = time.monotonic() + self.config.total_timeout_s
-        retrying = tenacity.Retrying(
-            stop=tenacity.stop_after_attempt(self.config.attempts),
-            wait=tenacity.wait_exponential_jitter(
-                initial=self.config.backoff_s, max=_MAX_BACKOFF_S, jitter=self.config.backoff_s
-            ),
-            retry=tenacity.retry_if_exception_type(NetworkError),
-            reraise=True,
+        partial = Partial(part, url)
+        limits = Limits.starting_now(
+            max_size_bytes=max_size_bytes or self.config.max_size_bytes,
+            total_timeout_s=self.config.total_timeout_s,
         )
-        try:
-            for attempt in retrying:
-                with attempt:
-                    self._attempt(url, part, deadline)
-        except NetworkError as error:
-            raise ItemError(
-                "unreachable",
-                f"{redacted(url)}: {error} ({self.config.attempts} attempts). Run it again later.",
-            ) from error
+        with_retries(
+            lambda: self._attempt(url, partial, limits),
+            url=url,
+            partial=partial,
+            limits=limits,
+            config=self.config,
+        )
 
-    def _attempt(self, url: str, part: Path, deadline: float) -> None:
-        try:
-            self._follow(url, part, deadline)
-        except (httpx.InvalidURL, httpx.UnsupportedProtocol) as error:
-            raise ItemError("bad-url", f"{redacted(url)} is not an address that can be fetched") from error
-        except httpx.TransportError as error:
-            if isinstance(error.__cause__ and error.__cause__.__cause__, ssl.SSLCertVerificationError):
-                raise ItemError(
-                    "forbidden", f"{redacted(url)}: the server's certificate is not valid"
-                ) from error
-            raise NetworkError(_words(error)) from error
+    def _attempt(self, url: str, partial: Partial, limits: Limits) -> None:
+        while not partial.is_whole:
+            had = partial.size
+            self._follow(url, partial, limits)
+            if partial.total is None:
+                partial.learn_total(partial.size)
+            elif partial.size <= had:
+                raise NetworkError("the server sent less than the whole")
+        partial.unpack(max_size_bytes=limits.max_size_bytes, url=url)
 
-    def _follow(self, url: str, part: Path, deadline: float) -> None:
-        current = url
+    def _follow(self, url: str, partial: Partial, limits: Limits) -> None:
+        current = first = parse_url(url)
+        headers = _range_headers(partial)
         for _ in range(self.config.max_redirects + 1):
-            host = self._check_address(current)
-            self._wait_for_turn(host)
-            with self._client.stream("GET", current, headers=_headers(part, url)) as response:
-                self._check_peer(response, current)
-                if response.status_code in _REDIRECTS and "location" in response.headers:
-                    current = urljoin(current, response.headers["location"])
+            self._wait_for_turn(current.host, origin(current)[2], url, limits)
+            auth = basic_auth(first) if origin(current) == origin(first) else {}
+            with self._connections.get(current, headers | auth) as answer:
+                if answer.status in _REDIRECTS and answer.headers.get("location"):
+                    current = join_url(current, answer.headers["location"])
                     continue
-                self._receive(response, url, part, deadline)
+                self._receive(answer, current.host, origin(current)[2], url, partial, limits)
                 return
         raise ItemError(
             "too-many-redirects", f"{redacted(url)} redirects more than {self.config.max_redirects} times"
         )
 
-    def _receive(self, response: httpx.Response, url: str, part: Path, deadline: float) -> None:
-        status = response.status_code
-        if status == 416:  # what we hold is not a part of what is there now, or all of it
-            _forget(part)
-            raise NetworkError("the file changed while it was fetched")
+    def _wait_for_turn(self, host: str, port: int, url: str, limits: Limits) -> None:
+        wait_s = self.pacer.turn(host, port)
+        if time.monotonic() + wait_s > limits.deadline:
+            raise limits.too_slow(url)
+        time.sleep(wait_s)
+
+    def _receive(
+        self, answer: Answer, host: str, port: int, url: str, partial: Partial, limits: Limits
+    ) -> None:
+        status = answer.status
         if status in _RETRIED or status >= 500:
-            raise NetworkError(f"the server answered {status}")
+            retry_after_s = _retry_after_s(answer)
+            if retry_after_s is not None:
+                self.pacer.hold(host, port, min(retry_after_s, self.config.max_retry_after_s))
+            raise BusyError(f"the server answered {status}", retry_after_s)
+        if status == 416:
+            _end_of_range(answer, partial)
+            return
         if status not in (200, 206):
             reason, words = _REFUSALS.get(status, ("refused", f"the server answered {status}"))
             raise ItemError(reason, f"{redacted(url)}: {words}")
-        start = _start_of(response) if status == 206 else 0
-        if start != (part.stat().st_size if part.exists() else 0) and status == 206:
-            _forget(part)
-            raise NetworkError("the server sent other bytes than were asked for")
-        length = response.headers.get("content-length")
-        if length is not None and start + int(length) > self.config.max_size_bytes:
-            raise self._too_large(url)
-        write_text(_meta_path(part), json.dumps({"url": url, "validator": _validator(response)}))
-        self._write(response, url, part, start, deadline)
+        promised = _begin_or_go_on(answer, url, partial)
+        if promised is not None and promised > limits.max_size_bytes:
+            partial.forget()
+            raise too_large(url, limits.max_size_bytes)
+        partial.write(answer.pieces(), url=url, limits=limits)
+        if partial.total is not None and partial.size > partial.total:
+            partial.forget()
+            raise NetworkError("the server sent more bytes than it said")
 
-    def _write(self, response: httpx.Response, url: str, part: Path, start: int, deadline: float) -> None:
-        size = start
-        with os_errors(f"write {part}"), part.open("r+b" if start else "wb") as file:
-            file.seek(start)
-            for piece in response.iter_raw(_CHUNK_BYTES):
-                size += len(piece)
-                if size > self.config.max_size_bytes:
-                    raise self._too_large(url)
-                if time.monotonic() > deadline:
-                    raise ItemError(
-                        "too-slow", f"{redacted(url)}: not whole after {self.config.total_timeout_s:.0f} s"
-                    )
-                file.write(piece)
 
-    def _too_large(self, url: str) -> ItemError:
-        return ItemError("too-large", f"{redacted(url)}: more than {self.config.max_size_bytes:,} bytes")
+def with_retries(
+    attempt: Callable[[], None], *, url: str, partial: Partial, limits: Limits, config: FetchConfig
+) -> None:
+    """Call ``attempt`` until it passes; give up after so many in a row that brought no new byte.
 
-    def _wait_for_turn(self, host: str) -> None:
-        with self._lock:
-            now = time.monotonic()
-            turn = max(now, self._next_turn.get(host, 0.0))
-            self._next_turn[host] = turn + 1.0 / self.config.requests_per_host_s
-        time.sleep(turn - now)
-
-    def _check_address(self, url: str) -> str:
-        """Return the host; refuse other protocols, and private networks that are not allowed by name."""
-        parts = urlsplit(url)
-        host = parts.hostname
-        if parts.scheme not in ("http", "https") or not host:
-            raise ItemError("bad-url", f"{redacted(url)} is not an HTTP address")
-        if host in self.config.allow_private_hosts or _through_proxy(parts.scheme, host):
-            return host
+    Raises ``ItemError`` unreachable, or too-slow when the next attempt would come after the deadline.
+    """
+    failures, most = 0, partial.size
+    while True:
         try:
-            found = socket.getaddrinfo(host, parts.port or 0, type=socket.SOCK_STREAM)
-        except socket.gaierror as error:
-            raise NetworkError(f"the host {host} was not found ({error.strerror})") from error
-        for *_, address in found:
-            self._refuse_private(str(address[0]), host)
-        return host
-
-    def _check_peer(self, response: httpx.Response, url: str) -> None:
-        """Look at who really answered: a name can resolve to another address the second time."""
-        parts = urlsplit(url)
-        host = parts.hostname or ""
-        stream = response.extensions.get("network_stream")
-        peer = stream.get_extra_info("server_addr") if stream is not None else None
-        if peer and host not in self.config.allow_private_hosts and not _through_proxy(parts.scheme, host):
-            self._refuse_private(str(peer[0]), host)
-
-    def _refuse_private(self, address: str, host: str) -> None:
-        ip = ipaddress.ip_address(address.partition("%")[0])
-        mapped = getattr(ip, "ipv4_mapped", None)
-        if (mapped or ip).is_global or address in self.config.allow_private_hosts:
+            attempt()
             return
-        raise ItemError(
-            "private-address",
-            f"{host} is {address}, in a private network. If meant, name it in fetch.allow_private_hosts.",
-        )
+        except NetworkError as error:
+            if partial.size > most:
+                failures, most = 0, partial.size
+            failures += 1
+            wait_s = _wait_s(error, failures, url, config)
+            if failures >= config.attempts or wait_s is None:
+                raise ItemError(
+                    "unreachable", f"{redacted(url)}: {error} ({failures} attempts). Run it again later."
+                ) from error
+        if time.monotonic() + wait_s > limits.deadline:
+            raise limits.too_slow(url)
+        logger.debug("%s: attempt %d in %.1f s", redacted(url), failures + 1, wait_s)
+        time.sleep(wait_s)
 
 
-def _through_proxy(scheme: str, host: str) -> bool:
-    proxies = getproxies()
-    return bool(proxies.get(scheme) or proxies.get("all")) and not proxy_bypass(host)
+def _wait_s(error: NetworkError, failures: int, url: str, config: FetchConfig) -> float | None:
+    """How long to wait before the next attempt; None when the server asks for more patience than allowed."""
+    chance = random.Random(f"{url} {os.getpid()} {failures}").random()
+    wait_s = min(config.backoff_s * 2 ** (failures - 1), _MAX_BACKOFF_S) * (0.5 + chance)
+    asked_s = getattr(error, "retry_after_s", None)
+    if asked_s is None:
+        return wait_s
+    return None if asked_s > config.max_retry_after_s else max(asked_s, wait_s)
 
 
-def _headers(part: Path, url: str) -> dict[str, str]:
-    headers = {"Accept-Encoding": "identity", "User-Agent": "longvila-pipeline"}
-    validator = _stored_validator(part, url)
-    if validator:
-        headers |= {"Range": f"bytes={part.stat().st_size}-", "If-Range": validator}
-    return headers
+def _range_headers(partial: Partial) -> dict[str, str]:
+    if not (partial.size and partial.validator):
+        return {}
+    return {"Range": f"bytes={partial.size}-", "If-Range": partial.validator}
 
 
-def _stored_validator(part: Path, url: str) -> str | None:
-    """Return the ETag or date on whose condition the part may be continued; None to begin anew."""
-    try:
-        meta = json.loads(_meta_path(part).read_text())
-        has_bytes = part.stat().st_size > 0
-    except (OSError, ValueError):
-        return None
-    return meta.get("validator") if has_bytes and meta.get("url") == url else None
+def _begin_or_go_on(answer: Answer, url: str, partial: Partial) -> int | None:
+    """Make ready for the body of a 200 or 206; return the whole size when the server says it."""
+    if answer.status == 200:
+        length = answer.headers.get("content-length", "")
+        total = int(length) if length.isdecimal() else None
+        partial.begin(validator=_validator(answer), total=total, encoding=_encoding(answer, url))
+        return total
+    found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", answer.headers.get("content-range", ""))
+    total = int(found[3]) if found and found[3] != "*" else None
+    same = (
+        found is not None
+        and int(found[1]) == partial.size
+        and partial.total in (None, total or partial.total)
+    )
+    if not same or _is_other_version(answer, partial):
+        partial.forget()
+        raise NetworkError("the server sent other bytes than were asked for")
+    if partial.size == 0:
+        partial.begin(validator=_validator(answer), total=total, encoding=_encoding(answer, url))
+    partial.learn_total(total)
+    return total
 
 
-def _validator(response: httpx.Response) -> str | None:
-    etag = response.headers.get("etag", "")
-    if etag and not etag.startswith("W/"):
+def _end_of_range(answer: Answer, partial: Partial) -> None:
+    """A 416: there is nothing behind what we hold, so that is all of it, or of another file."""
+    found = re.fullmatch(r"bytes \*/(\d+)", answer.headers.get("content-range", ""))
+    if partial.size and found and int(found[1]) == partial.size and not _is_other_version(answer, partial):
+        partial.learn_total(partial.size)
+        return
+    partial.forget()
+    raise NetworkError("the file changed while it was fetched")
+
+
+def _is_other_version(answer: Answer, partial: Partial) -> bool:
+    etag = answer.headers.get("etag", "")
+    is_etag = partial.validator.startswith('"')
+    return bool(etag) and is_etag and etag != partial.validator
+
+
+def _validator(answer: Answer) -> str:
+    """What tells this version from every other: a strong ETag, or a date that is not too young for that."""
+    etag = answer.headers.get("etag", "")
+    if etag.startswith('"'):
         return etag
-    return response.headers.get("last-modified")
+    changed, now = (_date_s(answer.headers.get(name, "")) for name in ("last-modified", "date"))
+    if changed is None or now is None or now - changed < 60.0:
+        return ""
+    return answer.headers["last-modified"]
 
 
-def _start_of(response: httpx.Response) -> int:
-    unit, _, span = response.headers.get("content-range", "").partition(" ")
-    start = span.partition("-")[0]
-    return int(start) if unit == "bytes" and start.isdigit() else -1
+def _encoding(answer: Answer, url: str) -> str:
+    encoding = answer.headers.get("content-encoding", "").lower().strip()
+    if encoding in ("", "identity"):
+        return ""
+    if encoding not in _PACKED:
+        raise ItemError(
+            "refused", f"{redacted(url)}: the server packs it as {encoding[:20]!r}, though asked not to"
+        )
+    return encoding
 
 
-def _meta_path(part: Path) -> Path:
-    return part.with_name(part.name + ".json")
+def _retry_after_s(answer: Answer) -> float | None:
+    text = answer.headers.get("retry-after", "")
+    if text.isdecimal():
+        return float(text[:9])
+    at_s = _date_s(text)
+    return None if at_s is None else max(0.0, at_s - time.time())
 
 
-def _forget(part: Path) -> None:
-    part.unlink(missing_ok=True)
-    _meta_path(part).unlink(missing_ok=True)
-
-
-def _words(error: httpx.TransportError) -> str:
-    if isinstance(error, httpx.TimeoutException):
-        return "nothing arrived in time"
-    return str(error).rstrip(".") or type(error).__name__
+def _date_s(text: str) -> float | None:
+    try:
+        return email.utils.parsedate_to_datetime(text).timestamp()
+    except (ValueError, TypeError, OverflowError, IndexError):
+        return None

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from longvila.curation.colours import COLOURS, colour_map
+from longvila.curation.movement import Tracker
 
 SAMPLES_PER_S = 4.0
 GRID = 3
@@ -32,6 +33,8 @@ class Measures:
     motion: np.ndarray  # float32 [S], mean luma difference to the sample before
     shift: np.ndarray  # float32 [S, 2], how far the picture moved right and down, in picture widths
     shift_trust: np.ndarray  # float32 [S], 0 to 1: how much of the picture moved so
+    camera: np.ndarray  # float32 [S, 4], as movement.Camera, since the sample before; fit 0: not known
+    mover: np.ndarray  # float32 [S, 7], as movement.Mover
 
     def between(self, start_s: float, stop_s: float) -> slice:
         """Return the slice of samples in ``[start_s, stop_s)``."""
@@ -46,6 +49,7 @@ class Sampler:
         self._rows: list[tuple[np.ndarray | float | int, ...]] = []
         self._last: np.ndarray | None = None
         self._window: np.ndarray | None = None
+        self._tracker = Tracker()
 
     def add(self, picture_HW3: np.ndarray, grey_HW: np.ndarray) -> None:
         """Take the next sample: BGR and luma of the same small picture, uint8."""
@@ -56,6 +60,7 @@ class Sampler:
         grey = grey_HW.astype(np.float32) / 255.0
         detail = float(np.abs(np.diff(grey, axis=1)).mean() + np.abs(np.diff(grey, axis=0)).mean()) / 2
         motion, shift, trust = self._compare(grey)
+        moved = self._tracker.add(grey_HW)
         code = imagehash.phash(Image.fromarray(grey_HW)).hash
         self._rows.append(
             (
@@ -67,22 +72,16 @@ class Sampler:
                 motion,
                 shift,
                 trust,
+                np.array(moved.camera, dtype=np.float32),
+                np.array(moved.mover, dtype=np.float32),
             )
         )
         self._last = grey
 
     def measures(self, times_s: np.ndarray) -> Measures:
         """Return what was measured of the samples taken, shown at ``times_s`` [S]."""
-        kinds = (
-            np.float32,
-            np.float32,
-            np.float32,
-            np.float32,
-            np.uint64,
-            np.float32,
-            np.float32,
-            np.float32,
-        )
+        kinds = [np.float32] * 10
+        kinds[4] = np.uint64  # hashes
         columns = [np.array([row[i] for row in self._rows], dtype=kind) for i, kind in enumerate(kinds)]
         return Measures(times_s, *columns)
 

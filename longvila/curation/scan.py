@@ -7,15 +7,21 @@ N frames of a strip, H × W pixels.
 from __future__ import annotations
 
 import io
+import threading
 import zipfile
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from longvila.config.footage import FramesConfig, ShotConfig
+from longvila.curation.duplicates.fingerprint import Fingerprint, Fingerprinter
+from longvila.curation.duplicates.store import store_fingerprint
 from longvila.curation.sampling import SAMPLES_PER_S, Measures, Sampler
-from longvila.curation.shots import Cut, ShotFinder, make_shots
+from longvila.curation.shot_detection.making import make_detector
+from longvila.curation.shot_detection.pictures import small_picture
+from longvila.curation.shots import Cut, cut_times, make_shots
 from longvila.errors import InputError
 from longvila.media.decode import decode_all, sample_times, to_picture
 from longvila.media.jpeg import FrameBlob, pack_frames
@@ -23,11 +29,14 @@ from longvila.media.probe import probe
 from longvila.records import Record, Shot, Split, VideoRecord, content_id
 from longvila.storage import Workspace
 
-VERSION = 1
+VERSION = 2
 THUMBS_PER_S = 1.0
-_LONG_SIDE = 160  # of the picture in which shots and motion are looked for
+_LONG_SIDE = 160  # of the picture in which light, colours and motion are measured
 _THUMB_HEIGHT = 90
 _THUMB_QUALITY = 80
+_LOADING = (
+    threading.Lock()
+)  # numpy parses headers with ast, which two threads may not do at once in Python 3.11
 
 
 class Scan(Record):
@@ -37,6 +46,7 @@ class Scan(Record):
     video_id: str
     split: Split
     key: str
+    fingerprint_key: str
     num_samples: int
     num_frames: int
     frames_fps: float
@@ -65,6 +75,7 @@ class Scanned:
     measures: Measures
     strip: FrameStrip
     thumbs: FrameStrip
+    fingerprint: Fingerprint
     cuts: list[Cut]
     duration_s: float
 
@@ -72,11 +83,11 @@ class Scanned:
 def scan_video(path: Path, *, shots: ShotConfig, frames: FramesConfig) -> Scanned:
     """Decode a video once. Raises ``ItemError`` where it cannot be decoded."""
     facts = probe(path)
-    finder = ShotFinder(shots, fps=facts.fps, time_base=facts.time_base)
+    detector = make_detector(shots, facts)
     scale = _LONG_SIDE / max(facts.width, facts.height)
     small = (max(8, round(facts.height * scale)), max(8, round(facts.width * scale)))
     thumb = (_THUMB_HEIGHT, max(2, round(_THUMB_HEIGHT * facts.width / facts.height)))
-    sampler = Sampler()
+    sampler, fingerprinter = Sampler(), Fingerprinter()
     strip = _Strip(sample_times(facts.duration_s, frames.fps), quality=frames.jpeg_quality)
     thumbs = _Strip(sample_times(facts.duration_s, THUMBS_PER_S), quality=_THUMB_QUALITY)
     sample_times_s = sample_times(facts.duration_s, SAMPLES_PER_S)
@@ -85,17 +96,24 @@ def scan_video(path: Path, *, shots: ShotConfig, frames: FramesConfig) -> Scanne
         for times_s in (sample_times_s, strip.times_s, thumbs.times_s)
     ]
     for index, (_, frame) in enumerate(decode_all(path, facts)):
-        picture = to_picture(frame, facts.rotation, small, layout="bgr24")
-        ticks = int(facts.pts[index] - facts.pts[0])
-        grey_HW = finder.add(ticks, np.ascontiguousarray(picture))
-        for _ in range(due[0][index]):
-            sampler.add(picture, grey_HW)
+        detector.add(small_picture(frame, facts.rotation, detector.picture_shape))
+        if due[0][index]:
+            picture = np.ascontiguousarray(to_picture(frame, facts.rotation, small, layout="bgr24"))
+            grey_HW = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY)
+            for _ in range(due[0][index]):
+                sampler.add(picture, grey_HW)
+                fingerprinter.add(grey_HW)
         if due[1][index]:
             strip.add(to_picture(frame, facts.rotation, (frames.size, frames.size)), times=due[1][index])
         if due[2][index]:
             thumbs.add(to_picture(frame, facts.rotation, thumb), times=due[2][index])
     return Scanned(
-        sampler.measures(sample_times_s), strip.strip(), thumbs.strip(), finder.cuts(), facts.duration_s
+        sampler.measures(sample_times_s),
+        strip.strip(),
+        thumbs.strip(),
+        fingerprinter.fingerprint(),
+        cut_times(detector.boundaries(), facts.times_s),
+        facts.duration_s,
     )
 
 
@@ -105,12 +123,14 @@ def store_scan(
     """Write a scan's arrays to the workspace and return the record that names them."""
     scan_id = content_id("scan", VERSION, video.video_id, shots.model_dump(), frames.model_dump())
     key = f"scans/{video.video_id}-{scan_id}.npz"
+    fingerprint_key = store_fingerprint(workspace.storage, video.video_id, scanned.fingerprint)
     workspace.storage.put_bytes(key, _dump(scanned))
     return Scan(
         scan_id=scan_id,
         video_id=video.video_id,
         split=video.split,
         key=key,
+        fingerprint_key=fingerprint_key,
         num_samples=len(scanned.measures.times_s),
         num_frames=scanned.strip.blob.num_frames,
         frames_fps=frames.fps,
@@ -156,7 +176,7 @@ def _dump(scanned: Scanned) -> bytes:
 def _load(workspace: Workspace, scan: Scan, names: list[str]) -> dict[str, np.ndarray]:
     path = workspace.fetch_local(scan.key)
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with _LOADING, np.load(path, allow_pickle=False) as arrays:
             return {name: arrays[name] for name in names}
     except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:
         raise InputError(f"The scan {path} is damaged ({error}). Delete it and build again.") from error

@@ -6,39 +6,46 @@ from pathlib import Path
 
 from longvila.config.sourcing import ValidateConfig
 from longvila.curation.fetch import FetchedVideo
-from longvila.errors import ItemError
-from longvila.media.probe import probe
-from longvila.media.verify import check_decodes
+from longvila.media.guard import Guard
+from longvila.media.inspection import Inspection, Limits
+from longvila.media.opening import check_name
+from longvila.media.probe import Probe
 from longvila.records import VideoRecord
 
-VERSION = 1
+VERSION = 2
+
+
+def limits_of(config: ValidateConfig) -> Limits:
+    """Return the limits as ``longvila.media.inspection`` takes them."""
+    return Limits(
+        min_duration_s=config.min_duration_s,
+        max_duration_s=config.max_duration_s,
+        min_side=config.min_side,
+        max_pixels=config.max_pixels,
+        max_fps=config.max_fps,
+        allow_still=config.allow_still,
+    )
+
+
+def look_into(
+    fetched: FetchedVideo, path: Path, config: ValidateConfig, *, guard: Guard, as_it_is: bool
+) -> Inspection:
+    """Probe a fetched file and decode its beginning, middle and end, in the guard's process.
+
+    Raises ``ItemError``; reasons: bad-name, and those of ``media.inspection.inspect`` and ``media.guard``.
+    """
+    check_name(fetched.source_id)
+    return guard.inspect(path, name=fetched.source_id, limits=limits_of(config), as_it_is=as_it_is)
 
 
 def validate(fetched: FetchedVideo, path: Path, config: ValidateConfig) -> VideoRecord:
-    """Probe the file and decode its beginning, middle and end.
+    """Say what one file is that is to be used as it is. Raises as ``look_into``."""
+    with Guard(timeout_s=config.timeout_s, memory_bytes=config.memory_bytes) as guard:
+        return video_record(fetched, look_into(fetched, path, config, guard=guard, as_it_is=True).facts)
 
-    Raises ``ItemError``; reasons: ``media.probe``'s, and undecodable, too-short, too-long, too-small.
-    """
-    facts = probe(path)
-    name = fetched.source_id
-    if facts.is_truncated:
-        raise ItemError(
-            "truncated",
-            f"{name} is cut short: only {facts.duration_s:.1f} s of what its header promises is there",
-        )
-    if facts.duration_s < config.min_duration_s:
-        raise ItemError(
-            "too-short", f"{name} lasts {facts.duration_s:.2f} s, less than {config.min_duration_s} s"
-        )
-    if facts.duration_s > config.max_duration_s:
-        raise ItemError(
-            "too-long", f"{name} lasts {facts.duration_s:.0f} s, more than {config.max_duration_s} s"
-        )
-    if min(facts.width, facts.height) < config.min_side:
-        raise ItemError(
-            "too-small", f"{name} is {facts.width}×{facts.height}, less than {config.min_side} pixels"
-        )
-    check_decodes(path, facts)
+
+def video_record(fetched: FetchedVideo, facts: Probe) -> VideoRecord:
+    """Return the record of a fetched file that is used as it is."""
     return VideoRecord(
         video_id=fetched.sha256[:16],
         source_id=fetched.source_id,

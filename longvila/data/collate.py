@@ -5,8 +5,10 @@ F frames of the row, f frames held here, T tokens of the row, t tokens held here
 
 from __future__ import annotations
 
+import math
+import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
@@ -16,10 +18,11 @@ import torch
 from torch import Tensor
 
 from longvila.config.model import ModelConfig
-from longvila.data.lengths import Encoder
+from longvila.data.lengths import Encoder, Lengths
 from longvila.data.mixture import Draws
-from longvila.data.reader import FAR_THREADS, ShardReader
+from longvila.data.reader import FAR_THREADS, BrokenSample, ShardReader
 from longvila.errors import InputError, ItemError
+from longvila.media.jpeg import WrongSize
 from longvila.parallel.layout import IGNORE_INDEX, shift_labels
 from longvila.parallel.plan import Plan, make_plan
 from longvila.text.encode import Encoded
@@ -28,6 +31,21 @@ ArgT = TypeVar("ArgT")
 ResultT = TypeVar("ResultT")
 
 _CACHED_TOKENS = 4_000_000
+
+Member = tuple[int, int]  # number of the data set in the mixture, number of the sample in its index
+
+
+class BrokenMember(InputError):
+    """A sample of a row cannot be read."""
+
+    def __init__(self, member: Member, message: str) -> None:
+        super().__init__(message)
+        self.member = member
+
+
+def members_of(row: Draws) -> list[Member]:
+    """Return the samples of a row."""
+    return list(zip(row.dataset.tolist(), row.sample.tolist(), strict=True))
 
 
 @dataclass(frozen=True)
@@ -54,7 +72,7 @@ class PackedBatch:
 class Collator:
     """Makes micro-batches for one rank of the world, at any of ``degrees``, pairs of (ulysses, ring).
 
-    Encodings of short samples are kept, since epochs repeat them.
+    Encodings of short samples are kept, since epochs repeat them. Safe to call from many threads.
     """
 
     def __init__(
@@ -66,8 +84,11 @@ class Collator:
         rank: int,
         degrees: Sequence[tuple[int, int]],
         pad_id: int,
+        lengths: Sequence[Lengths] = (),
     ) -> None:
         self._readers = readers
+        self._lengths = lengths
+        self._lock = threading.Lock()
         self._encoder = encoder
         self._vision = model.vision
         self._rank = rank
@@ -78,12 +99,18 @@ class Collator:
         is_far = any(reader.is_far for reader in readers)
         self._pool = ThreadPoolExecutor(FAR_THREADS, "collate") if is_far else None
 
-    def __call__(self, row: Draws, degree_index: int = 0) -> PackedBatch:
-        """Read, encode, pack and shard the samples of one row; decode this rank's frames of it."""
+    def __call__(
+        self, row: Draws, degree_index: int = 0, *, broken: Collection[Member] = frozenset()
+    ) -> PackedBatch:
+        """Read, encode, pack and shard the samples of one row; decode this rank's frames of it.
+
+        In the place of a sample of ``broken`` stands padding of its length, which has no frames and no label.
+        Raises ``BrokenMember`` for any other sample that cannot be read.
+        """
         ulysses_degree, ring_degree = self._degrees[degree_index]
         sp_rank = self._rank % (ulysses_degree * ring_degree)
-        members = list(zip(row.dataset.tolist(), row.sample.tolist(), strict=True))
-        documents = self._encodings(members)
+        members = members_of(row)
+        documents = self._encodings(members, broken)
         lengths = [document.num_tokens for document in documents]
         starts = np.cumsum([0, *lengths[:-1]])
         seats = [document.frame_seats + start for document, start in zip(documents, starts, strict=True)]
@@ -111,19 +138,43 @@ class Collator:
             keys=tuple(str(self._readers[d].index.columns["key"][i]) for d, i in members),
         )
 
-    def _encodings(self, members: list[tuple[int, int]]) -> list[Encoded]:
+    def cost_bytes(self, row: Draws, degree_index: int = 0) -> int:
+        """Return what making one row takes at its fullest on this rank: pixels, JPEGs and ids."""
+        ranks = math.prod(self._degrees[degree_index])
+        frame_bytes = 3 * self._vision.image_size**2
+        pixels = jpegs = tokens = 0
+        for dataset, i in members_of(row):
+            columns = self._readers[dataset].index.columns
+            num_frames = int(columns["num_frames"][i])
+            shown = min(num_frames, self._encoder.max_frames)
+            pixels += shown * frame_bytes
+            jpegs += int(columns["frames_size"][i]) * shown // max(1, num_frames)
+            tokens += int(self._lengths[dataset].num_tokens[i]) if self._lengths else 0
+        return (pixels + jpegs + 3 * 8 * tokens) // ranks + frame_bytes
+
+    def _encodings(self, members: list[Member], broken: Collection[Member]) -> list[Encoded]:
         """Return the encodings of a row's samples, new ones and those that were kept."""
-        new = [member for member in dict.fromkeys(members) if member not in self._encoded]
-        encodings = dict(zip(new, self._map(self._encode, new), strict=True))
-        for member in members:
-            if member not in encodings:
+        with self._lock:
+            encodings = {member: self._encoded[member] for member in members if member in self._encoded}
+            for member in encodings:
                 self._encoded.move_to_end(member)
-                encodings[member] = self._encoded[member]
-        self._encoded.update((member, encodings[member]) for member in new)
-        self._cached_tokens += sum(encodings[member].num_tokens for member in new)
-        while self._cached_tokens > _CACHED_TOKENS:
-            self._cached_tokens -= self._encoded.popitem(last=False)[1].num_tokens
+        encodings |= {member: self._stand_in(member) for member in members if member in broken}
+        new = [member for member in dict.fromkeys(members) if member not in encodings]
+        fresh = dict(zip(new, self._map(self._encode, new), strict=True))
+        with self._lock:
+            for member in fresh.keys() - self._encoded.keys():
+                self._encoded[member] = fresh[member]
+                self._cached_tokens += fresh[member].num_tokens
+            while self._cached_tokens > _CACHED_TOKENS:
+                self._cached_tokens -= self._encoded.popitem(last=False)[1].num_tokens
+        encodings |= fresh
         return [encodings[member] for member in members]
+
+    def _stand_in(self, member: Member) -> Encoded:
+        dataset, i = member
+        count = int(self._lengths[dataset].num_tokens[i])
+        nothing = np.zeros(0, dtype=np.int64)
+        return Encoded(np.full(count, self._pad_id), np.full(count, IGNORE_INDEX), nothing, nothing)
 
     def _map(self, function: Callable[[ArgT], ResultT], arguments: Sequence[ArgT]) -> list[ResultT]:
         """Call for each argument: side by side where data lie far away, and the wait is the cost."""
@@ -131,19 +182,23 @@ class Collator:
             return [function(argument) for argument in arguments]
         return list(self._pool.map(function, arguments))
 
-    def _encode(self, member: tuple[int, int]) -> Encoded:
+    def _encode(self, member: Member) -> Encoded:
         dataset, i = member
         reader = self._readers[dataset]
-        sample = reader.sample(i)
         try:
+            sample = reader.sample(i)
             return self._encoder(sample)
+        except BrokenSample as error:
+            raise BrokenMember(member, str(error)) from error
         except ItemError as error:  # it was encoded before, when lengths were measured
-            raise InputError(
-                f"Sample {sample.key!r} of shard {reader.index.row(i).shard} changed while it was in use: "
-                f"{error} Build the data set again and start anew."
+            row = reader.index.row(i)
+            raise BrokenMember(
+                member,
+                f"Sample {row.key!r} of shard {row.shard} changed while it was in use: "
+                f"{error} Build the data set again and start anew.",
             ) from error
 
-    def _frames(self, wanted: np.ndarray, members: list[tuple[int, int]], documents: list[Encoded]) -> Tensor:
+    def _frames(self, wanted: np.ndarray, members: list[Member], documents: list[Encoded]) -> Tensor:
         """Decode the frames ``wanted`` of the row, uint8 [f, H, W, 3]."""
         side = self._vision.image_size
         frames_fHW3 = np.empty((len(wanted), side, side, 3), dtype=np.uint8)
@@ -153,20 +208,26 @@ class Collator:
         frame_of = np.concatenate([one.frame_indices for one in documents])
 
         def decode(number: int) -> None:
-            places = np.flatnonzero(document_of[wanted] == number)
-            dataset, i = members[number]
-            decoded = self._readers[dataset].frames(i, frame_of[wanted[places]])
-            if decoded.shape[1:] != (side, side, 3):
-                row = self._readers[dataset].index.row(i)
-                raise InputError(
-                    f"Sample {row.key!r} of shard {row.shard} has frames of "
-                    f"{decoded.shape[2]}×{decoded.shape[1]} pixels, but the model takes {side}×{side}. "
-                    f"Build the data set with frames.size={side}."
-                )
-            frames_fHW3[places] = decoded
+            first, stop = np.searchsorted(document_of[wanted], (number, number + 1))
+            mine = slice(int(first), int(stop))  # frames of a row are in the order of its documents
+            self._decode(members[number], frame_of[wanted[mine]], frames_fHW3[mine])
 
         self._map(decode, np.unique(document_of[wanted]).tolist())
         return torch.from_numpy(frames_fHW3)
+
+    def _decode(self, member: Member, frame_indices: np.ndarray, out_nHW3: np.ndarray) -> None:
+        dataset, i = member
+        try:
+            self._readers[dataset].frames(i, frame_indices, out_nHW3=out_nHW3)
+        except BrokenSample as error:
+            if not isinstance(error.__cause__, WrongSize):
+                raise BrokenMember(member, str(error)) from error
+            row, side = self._readers[dataset].index.row(i), self._vision.image_size
+            height, width = error.__cause__.found
+            raise InputError(
+                f"Sample {row.key!r} of shard {row.shard} has frames of {width}×{height} pixels, but the "
+                f"model takes {side}×{side}. Build the data set with frames.size={side}."
+            ) from error
 
 
 def _shard(values_T: np.ndarray, mine: np.ndarray, padded_length: int, padding: int) -> Tensor:

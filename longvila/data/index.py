@@ -22,6 +22,7 @@ from longvila.storage import Storage
 
 INDEX_FILE = "index.parquet"
 _TEXT_COLUMNS = ("key", "split", "kind", "video_id", "shard", "sha256")
+_FOREIGN_COLUMNS = ("media", "json_file")  # absent where all are empty
 _NUMBER_COLUMNS = (
     "offset", "size", "json_offset", "json_size", "frames_offset", "frames_size",
     "offsets_offset", "offsets_size", "num_frames", "text_chars",
@@ -29,7 +30,10 @@ _NUMBER_COLUMNS = (
 
 
 class IndexRow(NamedTuple):
-    """One sample. Offsets and sizes are bytes in its shard; without frames theirs are 0."""
+    """One sample. Offsets and sizes are bytes in its shard; without frames theirs are 0.
+
+    In a foreign tar ``media`` says what lies at ``frames_offset``, and the record lies in ``json_file``.
+    """
 
     key: str
     split: str
@@ -47,11 +51,18 @@ class IndexRow(NamedTuple):
     offsets_size: int
     num_frames: int
     text_chars: int
+    media: str = ""
+    json_file: str = ""
 
     @property
     def json_place(self) -> Place:
         """Where the record lies."""
         return Place(self.json_offset, self.json_size)
+
+    @property
+    def frames_place(self) -> Place:
+        """Where the JPEGs lie, or the video or picture of a foreign tar."""
+        return Place(self.frames_offset, self.frames_size)
 
     @property
     def offsets_place(self) -> Place:
@@ -86,7 +97,8 @@ class Index:
         """Return one sample's row."""
         texts = [str(self.columns[name][i]) for name in _TEXT_COLUMNS]
         numbers = [int(self.columns[name][i]) for name in _NUMBER_COLUMNS]
-        return IndexRow._make([*texts, *numbers])
+        foreign = [str(self.columns[name][i]) for name in _FOREIGN_COLUMNS]
+        return IndexRow._make([*texts, *numbers, *foreign])
 
     @property
     def num_frames(self) -> np.ndarray:
@@ -104,7 +116,8 @@ class Index:
     def select(self, split: Split) -> Index:
         """Return the rows of one split."""
         chosen = self.columns["split"] == split
-        shards = tuple(shard for shard in self.shards if shard.name.startswith(f"{self.name}-{split}-"))
+        named = set(self.columns["shard"][chosen])
+        shards = tuple(shard for shard in self.shards if shard.name in named)
         return Index(
             self.name, self.folder, shards, {name: col[chosen] for name, col in self.columns.items()}
         )
@@ -130,7 +143,7 @@ def make_index(name: str, folder: str, rows: list[IndexRow], shards: tuple[Shard
     columns: dict[str, np.ndarray] = {}
     for number, column in enumerate(IndexRow._fields):
         values = [row[number] for row in rows]
-        columns[column] = np.array(values, dtype=object if column in _TEXT_COLUMNS else np.int64)
+        columns[column] = np.array(values, dtype=np.int64 if column in _NUMBER_COLUMNS else object)
     return Index(name, folder, shards, columns)
 
 
@@ -161,6 +174,7 @@ def dump_index(index: Index) -> bytes:
     import pyarrow.parquet as pq
 
     types = {name: pa.string() for name in _TEXT_COLUMNS} | {name: pa.int64() for name in _NUMBER_COLUMNS}
+    types |= {name: pa.string() for name in _FOREIGN_COLUMNS if any(index.columns[name])}
     arrays = {name: pa.array(index.columns[name].tolist(), type=kind) for name, kind in types.items()}
     about = {
         "name": index.name,
@@ -186,6 +200,9 @@ def load_index(data: bytes, *, folder: str, where: str) -> Index:
         columns = {name: np.array(table.column(name).to_pylist(), dtype=object) for name in _TEXT_COLUMNS}
         for name in _NUMBER_COLUMNS:
             columns[name] = table.column(name).to_numpy().astype(np.int64)
+        for name in _FOREIGN_COLUMNS:
+            values = table.column(name).to_pylist() if name in table.column_names else [""] * len(table)
+            columns[name] = np.array(values, dtype=object)
     except (pa.ArrowException, OSError, KeyError, ValueError) as error:
         raise InputError(
             f"{where} is not the index of a data set ({type(error).__name__}: {error}). "

@@ -9,6 +9,7 @@ import hashlib
 import logging
 import zipfile
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from longvila.config.model import ModelConfig
-from longvila.data.reader import ShardReader
+from longvila.data.reader import BrokenSample, ShardReader
 from longvila.errors import InputError, ItemError
 from longvila.records import Sample, content_id
 from longvila.storage import atomic_path
@@ -81,23 +82,27 @@ class Lengths:
         return np.flatnonzero(self.num_tokens)
 
 
-def measure_lengths(reader: ShardReader, encoder: Encoder, *, cache_dir: Path | None = None) -> Lengths:
+def measure_lengths(
+    reader: ShardReader, encoder: Encoder, *, cache_dir: Path | None = None, skip_broken: bool = False
+) -> Lengths:
     """Return the lengths of all samples of ``reader``'s index.
 
     With ``cache_dir``, they are read from there when they were measured before; processes that start at once
     measure once. Samples that cannot be encoded (too long, nothing scored) are counted in one warning and
-    left out; ``InputError`` when none is left.
+    left out; ``InputError`` when none is left. So are, with ``skip_broken``, samples whose record cannot be
+    read; without, they raise ``BrokenSample``.
     """
     if cache_dir is None:
-        return _measure(reader, encoder)
+        return _measure(reader, encoder, skip_broken)
     from filelock import FileLock
 
-    path = cache_dir / f"lengths-{content_id(reader.index.hash, encoder.digest())}.npz"
+    parts = (reader.index.hash, encoder.digest(), *(("skip",) if skip_broken else ()))
+    path = cache_dir / f"lengths-{content_id(*parts)}.npz"
     cache_dir.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):
         lengths = _read_cached(path, len(reader))
         if lengths is None:
-            lengths = _measure(reader, encoder)
+            lengths = _measure(reader, encoder, skip_broken)
             with atomic_path(path) as part, part.open("wb") as file:
                 np.savez(file, num_tokens=lengths.num_tokens, num_scored=lengths.num_scored)
     return lengths
@@ -112,13 +117,15 @@ def _read_cached(path: Path, num_samples: int) -> Lengths | None:
     return lengths if len(lengths.num_tokens) == num_samples else None
 
 
-def _measure(reader: ShardReader, encoder: Encoder) -> Lengths:
+def _measure(reader: ShardReader, encoder: Encoder, skip_broken: bool) -> Lengths:
     num_tokens = np.zeros(len(reader), dtype=np.int64)
     num_scored = np.zeros(len(reader), dtype=np.int64)
     refused: Counter[str] = Counter()
     example = ""
-    for i, sample in enumerate(reader.samples(range(len(reader)))):
+    for i, sample in enumerate(_samples(reader, skip_broken)):
         try:
+            if isinstance(sample, BrokenSample):
+                raise ItemError("broken", str(sample))
             encoded = encoder(sample)
         except ItemError as error:
             refused[error.reason] += 1
@@ -137,3 +144,15 @@ def _measure(reader: ShardReader, encoder: Encoder) -> Lengths:
             name, sum(refused.values()), len(reader), dict(refused), example,
         )  # fmt: skip
     return Lengths(num_tokens, num_scored)
+
+
+def _samples(reader: ShardReader, skip_broken: bool) -> Iterator[Sample | BrokenSample]:
+    """Yield the records of all samples; with ``skip_broken`` what is wrong with those that cannot be read."""
+    if not skip_broken:
+        yield from reader.samples(range(len(reader)))
+        return
+    for i in range(len(reader)):
+        try:
+            yield reader.sample(i)
+        except BrokenSample as error:
+            yield error

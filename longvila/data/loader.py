@@ -1,11 +1,12 @@
-"""From the run's plan to this rank's micro-batches, made ahead by a thread."""
+"""From the run's plan to this rank's micro-batches, made ahead by threads."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from transformers import PreTrainedTokenizerFast
 
@@ -17,8 +18,12 @@ from longvila.data.mixture import Draws
 from longvila.data.packing import plan_run
 from longvila.data.prefetch import Ahead
 from longvila.data.reader import ShardReader, open_reader
+from longvila.data.skipping import Agree, Skipper
 from longvila.errors import ConfigError, InputError
 from longvila.records import Record
+
+PREFETCH_BYTES = 2 * 2**30
+MadeT = TypeVar("MadeT")
 
 
 class LoaderState(Record):
@@ -36,7 +41,8 @@ class StepInfo:
     """What is known of an optimizer step before any of it is computed, the same on every rank.
 
     Counts are over the whole world and all micro-steps. ``num_rows`` counts rows as they were packed, before
-    any are joined. ``epoch`` is how many are drawn when the step is done.
+    any are joined. ``epoch`` is how many are drawn when the step is done. ``num_broken`` of the samples
+    cannot be read and are not trained on; ``total_scored`` is without theirs.
     """
 
     step: int
@@ -45,6 +51,7 @@ class StepInfo:
     num_rows: int
     num_samples: int
     epoch: float
+    num_broken: int = 0
 
 
 class MicroBatches:
@@ -78,8 +85,13 @@ class PackedLoader:
     each has the same of the stage's degrees on all of them. ``datasets`` gives the address of the folder of
     each data set that the stage's mixture names; their training split is used. The order of samples and their
     packing are a pure function of the data sets, the tokenizer and the stage, so a resume goes on exactly,
-    with another number of ranks too. ``cache_dir`` keeps the measured lengths. At most ``prefetch``
-    micro-batches wait in memory.
+    with another number of ranks or ``workers`` too. ``cache_dir`` keeps the measured lengths.
+
+    ``workers`` threads read and decode ahead. What they work on and what waits are at most ``prefetch``
+    micro-batches, of at most ``prefetch_bytes`` together (or one, if that is larger).
+
+    Where the stage skips broken samples the micro-batches of a step are all made before it begins, and
+    ``agree``, the largest of each number over all ranks, is called once a step, on all of them.
     """
 
     def __init__(
@@ -94,16 +106,24 @@ class PackedLoader:
         consumed_steps: int = 0,
         cache_dir: Path | None = None,
         prefetch: int = 4,
+        prefetch_bytes: int = PREFETCH_BYTES,
+        workers: int = 2,
+        agree: Agree = list,
     ) -> None:
         self.rank, self.world_size = rank, world_size
         self.dp_size = _replicas(stage, world_size)
         self.consumed_steps = consumed_steps
         self._seed = stage.seed
-        self._prefetch = max(1, prefetch)
-        self._readers = _open_readers(datasets, stage)
+        self._prefetch, self._prefetch_bytes, self._workers = max(1, prefetch), prefetch_bytes, workers
+        skips = stage.on_broken_sample == "skip"
+        self._readers = _open_readers(datasets, stage, frame_size=model.vision.image_size)
         encoder = Encoder.of(tokenizer, model, max_frames=stage.max_frames, max_tokens=stage.max_tokens)
+        lengths = [
+            measure_lengths(reader, encoder, cache_dir=cache_dir, skip_broken=skips)
+            for reader in self._readers
+        ]
         self.plan = plan_run(
-            [measure_lengths(reader, encoder, cache_dir=cache_dir) for reader in self._readers],
+            lengths,
             [entry.weight for entry in stage.mixture],
             seed=stage.seed,
             order=stage.order,
@@ -121,7 +141,9 @@ class PackedLoader:
             rank=rank,
             degrees=stage.degrees,
             pad_id=tokenizer.get_vocab()[str(tokenizer.pad_token)],
+            lengths=lengths,
         )
+        self._skipper = Skipper(self._collate, lengths, agree) if skips else None
 
     @property
     def num_steps(self) -> int:
@@ -137,7 +159,10 @@ class PackedLoader:
         return self.num_steps - self.consumed_steps
 
     def __iter__(self) -> Iterator[TrainStep]:
-        batches = Ahead((self._collate(*row) for row in self._my_rows()), self._prefetch)
+        return self._steps() if self._skipper is None else self._settled_steps(self._skipper)
+
+    def _steps(self) -> Iterator[TrainStep]:
+        batches = self._ahead(self._collate)
         try:
             for step in range(self.consumed_steps, self.num_steps):
                 micro_batches = MicroBatches(batches, self.micro_steps)
@@ -146,6 +171,30 @@ class PackedLoader:
                     pass
         finally:
             batches.close()
+
+    def _settled_steps(self, skipper: Skipper) -> Iterator[TrainStep]:
+        """Yield steps on whose broken samples all ranks have agreed."""
+        made = self._ahead(skipper.make)
+        try:
+            for step in range(self.consumed_steps, self.num_steps):
+                mine = list(islice(made, self.micro_steps))
+                draws = self.plan.draws_of(self.plan.rows_of(step))
+                batches, num_broken, lost = skipper.settle(draws, mine)
+                info = self.info(step)
+                info = replace(info, total_scored=info.total_scored - lost, num_broken=num_broken)
+                yield TrainStep(info, MicroBatches(iter(batches), len(batches)))
+        finally:
+            made.close()
+
+    def _ahead(self, make: Callable[[Draws, int], MadeT]) -> Ahead[tuple[Draws, int], MadeT]:
+        return Ahead(
+            lambda row: make(*row),
+            self._my_rows(),
+            workers=self._workers,
+            limit=self._prefetch,
+            limit_bytes=self._prefetch_bytes,
+            cost_bytes=lambda row: self._collate.cost_bytes(*row),
+        )
 
     def info(self, step: int) -> StepInfo:
         """Return what is known of a step beforehand."""
@@ -213,7 +262,7 @@ def _replicas(stage: StageConfig, world_size: int) -> int:
     return dp_size
 
 
-def _open_readers(datasets: Mapping[str, str], stage: StageConfig) -> list[ShardReader]:
+def _open_readers(datasets: Mapping[str, str], stage: StageConfig, *, frame_size: int) -> list[ShardReader]:
     readers = []
     for entry in stage.mixture:
         if entry.dataset not in datasets:
@@ -221,7 +270,7 @@ def _open_readers(datasets: Mapping[str, str], stage: StageConfig) -> list[Shard
                 f"Stage {stage.name} trains on {entry.dataset!r}, but only {sorted(datasets)} are given. "
                 "Build it, or change the mixture."
             )
-        reader = open_reader(datasets[entry.dataset], split="train")
+        reader = open_reader(datasets[entry.dataset], split="train", frame_size=frame_size)
         if not len(reader):
             raise InputError(f"Data set {entry.dataset!r} has no sample in its training split.")
         readers.append(reader)

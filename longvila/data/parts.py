@@ -56,6 +56,11 @@ def sample_hash(parts: dict[str, bytes]) -> str:
     return digest.hexdigest()
 
 
+def foreign_digest(record: bytes, media: str, media_bytes: int) -> hashlib._Hash:
+    """Return the sha256 of a foreign sample, to be updated with the bytes of its video or picture."""
+    return hashlib.sha256(f"{JSON}:{len(record)}:".encode() + record + f"{media}:{media_bytes}:".encode())
+
+
 def npy_bytes(array: np.ndarray) -> bytes:
     """Return the ``.npy`` file of an array."""
     buffer = io.BytesIO()

@@ -89,6 +89,8 @@ def write_dataset(
     index = make_index(name, before.folder, first + second, (*first_shards, *second_shards))
     for one in ("train", "heldout"):
         _write_wids(storage, index, one)
+    if index.shards != before.shards:
+        _remove_energon(storage, index)
     _put_if_changed(storage, index.key_of(INDEX_FILE), dump_index(index))
     _remove_leftovers(storage, index)
     return index.ref()
@@ -260,6 +262,13 @@ def _wids_file(split: Split) -> str:
 def _put_if_changed(storage: Storage, key: str, data: bytes) -> None:
     if not (storage.exists(key) and storage.get_bytes(key) == data):
         storage.put_bytes(key, data)
+
+
+def _remove_energon(storage: Storage, index: Index) -> None:
+    """Remove Energon's metadata (a view, made on demand), which would point into other tars now."""
+    for key in storage.list(f"{index.folder}/"):
+        if key.startswith(f"{index.folder}/.nv-meta/") or key.endswith(".tar.idx"):
+            storage.delete(key)
 
 
 def _remove_leftovers(storage: Storage, index: Index) -> None:

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from longvila.data.index import Index, IndexRow, open_index
 from longvila.data.parts import FRAMES, JSON, OFFSETS, TIMES, read_npy, sample_hash
+from longvila.data.reader import ShardReader
 from longvila.errors import InputError
 from longvila.media.jpeg import unpack_frames
 from longvila.records import Record, Sample, ShardRecord
@@ -74,8 +75,24 @@ def _check_shard(storage: Storage, index: Index, shard: ShardRecord, decode: boo
             storage.get_file(key, path)
         if _file_hash(path) != shard.sha256:
             yield f"{shard.name} has another content than its index says (sha256)"
-        rows = [row for row in map(index.row, range(len(index))) if row.shard == shard.name]
-        yield from _check_samples(path, shard, rows, decode)
+        numbers = [i for i, name in enumerate(index.columns["shard"]) if name == shard.name]
+        if any(index.columns["media"][i] or index.columns["json_file"][i] for i in numbers):
+            yield from _check_foreign(ShardReader(storage, index, keep_bytes=0), numbers, decode)
+            return
+        yield from _check_samples(path, shard, [index.row(i) for i in numbers], decode)
+
+
+def _check_foreign(reader: ShardReader, numbers: list[int], decode: bool) -> Iterator[str]:
+    """The samples of a foreign tar are checked by their places: it may hold others, which were left out."""
+    for i in numbers:
+        row = reader.index.row(i)
+        try:
+            if reader.content_hash(i) != row.sha256:
+                yield f"sample {row.key} of {row.shard}: its content changed (sha256)"
+            elif decode:
+                reader.frames(i, range(row.num_frames))
+        except InputError as error:
+            yield f"sample {row.key} of {row.shard}: {error}"
 
 
 def _check_samples(path: Path, shard: ShardRecord, rows: list[IndexRow], decode: bool) -> Iterator[str]:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from longvila.errors import ItemError
-from longvila.media.probe import Probe, open_video, probe
+from longvila.media.opening import open_video
+from longvila.media.probe import Probe, probe
 
 if TYPE_CHECKING:
     from av.container import InputContainer

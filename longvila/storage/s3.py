@@ -7,7 +7,7 @@ import re
 import secrets
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -18,10 +18,10 @@ from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from longvila.errors import InputError
+from longvila.errors import InputError, NetworkError
 from longvila.storage.base import check_key
 from longvila.storage.files import atomic_path
-from longvila.storage.s3_errors import MISSING, explain_s3
+from longvila.storage.s3_errors import CHANGED, MISSING, explain_s3
 
 _PART_BYTES = 16 * 2**20
 
@@ -150,23 +150,46 @@ class S3Storage:
         """Return the object's size in bytes."""
         return int(self._headers(key)["ContentLength"])
 
+    def stream(self, key: str, *, start: int, etag: str, chunk_bytes: int = 1 << 18) -> Iterator[bytes]:
+        """Yield the bytes from ``start`` on, with one ranged request for this very version of the object.
+
+        Raises ``NetworkError`` when the object is of another ETag by now, or the connection breaks.
+        """
+        with self._errors(f"read {key!r}"):
+            try:
+                answer = self._client.get_object(
+                    Bucket=self.bucket, Key=self._name(key), Range=f"bytes={start}-", IfMatch=f'"{etag}"'
+                )
+            except ClientError as error:
+                if error.response.get("Error", {}).get("Code") in CHANGED:
+                    raise NetworkError(f"{key!r} in {self.url} changed while it was read") from error
+                raise
+            with closing(answer["Body"]) as body:
+                yield from body.iter_chunks(chunk_bytes)
+
+    def sizes(self, prefix: str = "") -> Iterator[tuple[str, int]]:
+        """Yield (key, size in bytes) of every object that starts with ``prefix``, in order of keys."""
+        start = f"{self.prefix}/{prefix}" if self.prefix else prefix
+        skip = len(self.prefix) + 1 if self.prefix else 0
+        with self._errors(f"list {prefix!r}"):
+            pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=start)
+            for page in pages:
+                for item in page.get("Contents", ()):
+                    if not item["Key"].endswith("/"):
+                        yield item["Key"][skip:], int(item["Size"])
+
     def fingerprint(self, key: str) -> str:
         """Return the object's ETag."""
-        return str(self._headers(key)["ETag"]).strip('"')
+        return self.facts(key)[1]
+
+    def facts(self, key: str) -> tuple[int, str]:
+        """Return the object's size in bytes and its ETag, both of one version."""
+        headers = self._headers(key)
+        return int(headers["ContentLength"]), str(headers["ETag"]).strip('"')
 
     def list(self, prefix: str = "") -> list[str]:
         """Return the sorted keys that start with ``prefix``."""
-        start = f"{self.prefix}/{prefix}" if self.prefix else prefix
-        skip = len(self.prefix) + 1 if self.prefix else 0
-        keys: list[str] = []
-        with self._errors(f"list {prefix!r}"):
-            for page in self._client.get_paginator("list_objects_v2").paginate(
-                Bucket=self.bucket, Prefix=start
-            ):
-                keys += [
-                    item["Key"][skip:] for item in page.get("Contents", ()) if not item["Key"].endswith("/")
-                ]
-        return sorted(keys)
+        return sorted(key for key, _ in self.sizes(prefix))
 
     def local_path(self, key: str) -> Path | None:
         """Return None: nothing is local."""

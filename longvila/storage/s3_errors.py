@@ -18,6 +18,7 @@ from botocore.exceptions import (
 from longvila.errors import InputError, LongVilaError, MachineError, NetworkError
 
 MISSING = {"404", "NoSuchKey", "NotFound"}
+CHANGED = {"412", "PreconditionFailed"}
 
 _DENIED = {
     "401", "403", "AccessDenied", "Forbidden", "InvalidAccessKeyId", "SignatureDoesNotMatch",

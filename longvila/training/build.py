@@ -74,6 +74,7 @@ def make_loader(spec: RunSpec, tokenizer: PreTrainedTokenizerFast, world: World)
         rank=world.rank,
         world_size=world.size,
         cache_dir=Path(spec.cache_dir) if spec.cache_dir else spec.paths.cache,
+        agree=world.maxima,
     )
 
 

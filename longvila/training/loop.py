@@ -131,6 +131,7 @@ def _optimizer_step(
         step_s=step_s,
         data_wait_s=done.data_wait_s,
         memory_bytes=memory_in_use(trainer.world.device),
+        broken_samples=step.info.num_broken,
     )
     position = RunPosition(
         step=number,

@@ -38,6 +38,7 @@ class StepMetrics(NamedTuple):
     step_s: float
     data_wait_s: float
     memory_bytes: int
+    broken_samples: int = 0
 
 
 def memory_in_use(device: torch.device) -> int:

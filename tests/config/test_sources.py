@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from longvila.config import load_sources
-from longvila.config.sources import is_relative, resolve_url
+from longvila.config.addresses import is_relative, resolve_url
 from longvila.errors import ConfigError, InputError
 
 

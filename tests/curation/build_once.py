@@ -9,7 +9,8 @@ from longvila.config.footage import ClipConfig, FramesConfig, ShotConfig
 from longvila.config.language import CaptionConfig, QuestionConfig
 from longvila.config.sourcing import DedupConfig, FetchConfig, ValidateConfig
 from longvila.curation import build
-from longvila.curation.dedup import SplitReport
+from longvila.curation.duplicates.pairs import DuplicatePair
+from longvila.curation.duplicates.splits import SplitReport
 from longvila.curation.fetch import FetchedVideo
 from longvila.curation.scan import Scan
 from longvila.records import Caption, Clip, Question, Source, VideoRecord
@@ -30,6 +31,7 @@ class Built:
     fetched: StepResult[FetchedVideo]
     validated: StepResult[VideoRecord]
     scanned: StepResult[Scan]
+    pairs: StepResult[DuplicatePair]
     deduped: StepResult[VideoRecord]
     splits: SplitReport
     clips: StepResult[Clip]
@@ -45,7 +47,8 @@ class Built:
         fetched = build.fetch_batch(workspace, sources, FETCH)
         validated = build.validate_batch(workspace, fetched.results, ValidateConfig())
         scanned = build.scan_batch(workspace, validated.results, shot_config=ShotConfig(), frames=FRAMES)
-        deduped = build.dedup_all(workspace, validated.results, scanned.results, DedupConfig())
+        pairs = build.find_duplicates(workspace, validated.results, scanned.results, DedupConfig())
+        deduped = build.dedup_all(workspace, validated.results, scanned.results, pairs.results)
         videos, scans = deduped.results, scanned.results
         clips = build.clips_batch(workspace, videos, scans, CLIPS)
         captions = build.caption_batch(workspace, videos, scans, clips.results, CaptionConfig())
@@ -56,6 +59,7 @@ class Built:
             fetched=fetched,
             validated=validated,
             scanned=scanned,
+            pairs=pairs,
             deduped=deduped,
             splits=build.check_splits(workspace, videos, scans, DedupConfig()),
             clips=clips,

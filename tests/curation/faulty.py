@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -100,3 +101,37 @@ def stall(request: BaseHTTPRequestHandler) -> None:
     with contextlib.suppress(OSError):
         request.rfile.read(1)
     request.close_connection = True
+
+
+def raw(head: str, body: bytes = b"") -> Behaviour:
+    """Send these very bytes and cut the connection. Lines of ``head`` are parted by a plain newline."""
+
+    def behave(request: BaseHTTPRequestHandler) -> None:
+        with contextlib.suppress(OSError):
+            request.wfile.write(head.strip().replace("\n", "\r\n").encode() + b"\r\n\r\n" + body)
+            request.wfile.flush()
+        request.close_connection = True
+
+    return behave
+
+
+def slowly(body: bytes, *, piece: int, pause_s: float, etag: str = '"1"') -> Behaviour:
+    """Answer whole or range as asked, a piece at a time."""
+
+    def behave(request: BaseHTTPRequestHandler) -> None:
+        asked = request.headers.get("Range")
+        start = int(asked.removeprefix("bytes=").rstrip("-")) if asked else 0
+        request.send_response(206 if asked else 200)
+        if asked:
+            request.send_header("Content-Range", f"bytes {start}-{len(body) - 1}/{len(body)}")
+        request.send_header("ETag", etag)
+        request.send_header("Content-Length", str(len(body) - start))
+        request.end_headers()
+        with contextlib.suppress(OSError):
+            while start < len(body):
+                request.wfile.write(body[start : start + piece])
+                start += piece
+                time.sleep(pause_s)
+        request.close_connection = True
+
+    return behave

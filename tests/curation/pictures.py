@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from longvila.curation.duplicates.fingerprint import Fingerprint, Fingerprinter
 from longvila.curation.sampling import SAMPLES_PER_S, Measures, Sampler
 from longvila.records import Shot, Split, VideoRecord
 
@@ -53,6 +54,14 @@ def scene(seed: int, *, size: tuple[int, int] = (90, 160), blocks: int = 6) -> n
     rows = np.arange(size[0]) * blocks // size[0]
     columns = np.arange(size[1]) * blocks // size[1]
     return coarse[rows][:, columns]
+
+
+def fingerprint_pictures(pictures: Sequence[np.ndarray]) -> Fingerprint:
+    """The fingerprint of a video whose samples these are."""
+    fingerprinter = Fingerprinter()
+    for picture in pictures:
+        fingerprinter.add(picture.mean(axis=2).astype(np.uint8))
+    return fingerprinter.fingerprint()
 
 
 def measure_pictures(pictures: Sequence[np.ndarray]) -> Measures:

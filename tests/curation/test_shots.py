@@ -2,12 +2,15 @@ from __future__ import annotations
 
 from fractions import Fraction
 
+import cv2
 import numpy as np
 import pytest
 
 from longvila.config.footage import FramesConfig, ShotConfig
 from longvila.curation.scan import scan_video
-from longvila.curation.shots import Cut, ShotFinder, make_shots
+from longvila.curation.shot_detection.making import make_detector
+from longvila.curation.shots import Cut, cut_times, make_shots
+from longvila.media.probe import Probe
 from tests.curation.pictures import grey, scene
 from tests.media.making import write_video
 
@@ -15,10 +18,19 @@ FRAMES = FramesConfig(fps=1, size=16)
 
 
 def cuts_of(pictures: list[np.ndarray], config: ShotConfig, *, fps: int = 24) -> list[Cut]:
-    finder = ShotFinder(config, fps=fps, time_base=Fraction(1, fps))
-    for i, picture in enumerate(pictures):
-        finder.add(i, np.ascontiguousarray(picture[..., ::-1]))
-    return finder.cuts()
+    facts = made_up_facts(len(pictures), fps=fps)
+    detector = make_detector(config, facts)
+    for picture in pictures:
+        detector.add(cv2.resize(picture, detector.picture_shape[::-1], interpolation=cv2.INTER_AREA))
+    return cut_times(detector.boundaries(), facts.times_s)
+
+
+def made_up_facts(num_frames: int, *, fps: int) -> Probe:
+    return Probe(
+        container="mp4", codec="h264", width=160, height=90, rotation=0, fps=fps, num_frames=num_frames,
+        duration_s=num_frames / fps, start_s=0.0, has_audio=False, is_variable_rate=False, is_truncated=False,
+        time_base=Fraction(1, fps), pts=np.arange(num_frames), keyframe_pts=np.array([0]),
+    )  # fmt: skip
 
 
 def moving(seed: int, count: int) -> list[np.ndarray]:
@@ -51,17 +63,17 @@ def test_motion_and_light_are_no_cuts():
 
 def test_short_shots_are_not_made():
     pictures = [p for seed, n in enumerate([30, 5, 30]) for p in moving(seed, n)]
-    assert len(cuts_of(pictures, ShotConfig(min_shot_s=0.6))) == 1
-    assert len(cuts_of(pictures, ShotConfig(min_shot_s=0.1))) == 2
+    cuts = cuts_of(pictures, ShotConfig())
+    assert [len(make_shots("v", 65 / 24, cuts, ShotConfig(min_shot_s=s))) for s in (0.6, 0.1)] == [2, 3]
 
 
-def test_a_fade_through_black_is_a_cut_where_the_picture_returns():
+def test_a_fade_through_black_is_one_boundary_in_its_middle():
     down = [(scene(1) * (1 - i / 20)).astype(np.uint8) for i in range(20)]
     up = [(scene(2) * (i / 20)).astype(np.uint8) for i in range(1, 21)]
     pictures = [scene(1)] * 30 + down + [grey(0.0)] * 12 + up + [scene(2)] * 30
     cuts = cuts_of(pictures, ShotConfig())
     assert [cut.transition for cut in cuts] == ["fade"]
-    assert 62 / 24 <= cuts[0].time_s <= 70 / 24
+    assert 50 / 24 <= cuts[0].time_s <= 62 / 24
 
 
 def test_black_at_the_beginning_and_the_end_is_no_cut():

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from longvila.curation.sources import load_sources, redacted
+from longvila.curation.sources import list_sources, load_sources, redacted
 from longvila.errors import ConfigError, InputError
 
 DEMO = Path(__file__).resolve().parents[2] / "datasets" / "demo"
@@ -49,6 +49,16 @@ def test_no_such_list(tmp_path):
         load_sources(tmp_path / "none.yaml")
     with pytest.raises(InputError, match=r"Known names: .*demo"):
         load_sources("none")
+
+
+def test_the_example_lists_what_it_says_and_reaches_out_of_its_folder(tmp_path):
+    listing = list_sources("example", scratch=tmp_path)
+    assert listing.rejections == []
+    assert [part.num_sources for part in listing.parts] == [1, 3, 2]
+    assert all(Path(source.url).is_file() for source in listing.sources)
+    assert {source.split for source in listing.sources} == {"train", "heldout"}
+    assert listing.sources[-1].title == "Big Buck Bunny (2008), the last lesson"
+    assert {source.license for source in listing.sources} == {"CC BY 3.0"}
 
 
 def test_redacted():

@@ -43,4 +43,4 @@ def test_limits(tmp_path):
 def test_damaged_at_the_end(tmp_path):
     whole = (DEMO / "10-meadow-again.mp4").read_bytes()
     (tmp_path / "a.mp4").write_bytes(whole[:-30_000] + bytes(30_000))
-    assert reason(tmp_path / "a.mp4") == "undecodable"
+    assert reason(tmp_path / "a.mp4") == "damaged"

@@ -181,4 +181,4 @@ def test_task_parameters_are_checked_before_anything_runs(longvila: Command, tmp
 def test_task_show_prints_schema_and_retries(longvila: Command) -> None:
     shown = json.loads(longvila("task", "show", "fetch_batch").stdout)
     assert shown["retries"] == 3
-    assert set(shown["parameters"]["properties"]) == {"workspace", "sources", "config", "base"}
+    assert set(shown["parameters"]["properties"]) == {"workspace", "sources", "config", "base", "used_bytes"}

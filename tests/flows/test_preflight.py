@@ -6,9 +6,11 @@ from typing import NamedTuple
 
 import pytest
 
-from flows.params import BuildParams, LifecycleParams
-from flows.preflight import check_before_start
-from longvila.errors import ConfigError, InputError, MachineError, UserError
+from flows.params import BuildParams, FlowParams, LifecycleParams
+from flows.preflight import check_before_start, check_build
+from longvila.errors import ConfigError, InputError, MachineError, NetworkError, UserError
+
+CLOSED = "http://127.0.0.1:9/v1"
 
 
 def params(workspace: Path, **changed: object) -> LifecycleParams:
@@ -107,3 +109,22 @@ def test_a_life_needs_videos_to_train_on_and_to_be_measured_on(
             {"recipe": "demo", "workspace": str(tmp_path / "ws"), "overrides": change}
         )
         assert check_before_start(build).name == "demo"
+
+
+def test_the_language_model_is_looked_for_before_anything_starts(tmp_path: Path) -> None:
+    model = f"{{model: tiny, base_url: '{CLOSED}', connect_timeout_s: 1}}"
+    changed = ("data.captions.captioner=model", f"data.captions.model={model}")
+    with pytest.raises(NetworkError, match="Start the server"):
+        check_build(BuildParams(recipe="demo", workspace=str(tmp_path), overrides=changed))
+    with pytest.raises(NetworkError, match="Start the server"):
+        check_before_start(params(tmp_path, overrides=changed))
+    local = (changed[0], f"data.captions.model={{kind: local, model: {tmp_path}}}")
+    with pytest.raises(InputError, match="Nothing is fetched from a hub"):
+        check_build(BuildParams(recipe="demo", workspace=str(tmp_path), overrides=local))
+
+
+def test_a_training_does_not_need_the_captioner(tmp_path: Path) -> None:
+    model = f"{{model: tiny, base_url: '{CLOSED}'}}"
+    changed = ("data.captions.captioner=model", f"data.captions.model={model}")
+    wanted = FlowParams(recipe="demo", workspace=str(tmp_path), overrides=changed)
+    assert check_before_start(wanted).name == "demo"

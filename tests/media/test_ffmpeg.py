@@ -3,8 +3,9 @@ from __future__ import annotations
 import pytest
 
 from longvila.errors import InputError, ItemError
+from longvila.media.cutting import cut
 from longvila.media.decode import iterate_frames
-from longvila.media.ffmpeg import cut, transcode
+from longvila.media.ffmpeg import transcode
 from longvila.media.probe import probe
 from tests.media.making import DEMO, grey_ramp, number_of, write_video
 

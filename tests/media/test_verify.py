@@ -26,7 +26,7 @@ def test_a_damaged_end_is_found(tmp_path):
     assert not facts.is_truncated
     with pytest.raises(ItemError) as caught:
         check_decodes(path, facts)
-    assert caught.value.reason == "undecodable"
+    assert caught.value.reason == "damaged"
 
 
 def test_a_program_stream_without_an_index_is_whole(tmp_path):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -187,3 +189,50 @@ def test_the_first_field_is_the_id() -> None:
     assert item_id(shot(ITEMS[0])) == "s0-0"
     with pytest.raises(StopIteration):
         item_id(Record())
+
+
+def part_of(source: Source, reason: str, index: int = 1) -> Rejection:
+    return Rejection(item_id=f"{source.source_id}-{index}", step="shots", reason=reason, detail="x")
+
+
+def test_parts_of_an_item_may_be_rejected_beside_its_results(workspace: Workspace) -> None:
+    def process(item: Source) -> list[Shot | Rejection]:
+        if item.source_id == "s1":
+            return [part_of(item, "dark", index) for index in range(3)]
+        return [shot(item, 0), part_of(item, "dark"), shot(item, 2)]
+
+    made = run(workspace, process)
+    assert len(made.results) == 10
+    assert [found.item_id for found in made.rejections][:4] == ["s0-1", "s1-0", "s1-1", "s1-2"]
+    assert len(made.rejections) == 5 + 3
+    (workspace.root / made.manifest_key).unlink()
+    again = run(workspace, forbidden)  # from the ledger
+    assert (again.results, again.rejections) == (made.results, made.rejections)
+
+
+def test_an_item_is_processed_again_for_a_part_that_may_pass(workspace: Workspace) -> None:
+    def half(item: Source) -> list[Shot | Rejection]:
+        return [shot(item), part_of(item, "unreachable" if item.source_id == "s2" else "dark")]
+
+    run(workspace, half, retried_reasons=("unreachable",))
+    seen: list[str] = []
+
+    def whole(item: Source) -> list[Shot | Rejection]:
+        seen.append(item.source_id)
+        return [shot(item, 0), shot(item, 1)]
+
+    made = run(workspace, whole, retried_reasons=("unreachable",))
+    assert seen == ["s2"]
+    assert (len(made.results), len(made.rejections)) == (7, 5)
+
+
+def test_a_ledger_of_an_earlier_version_is_understood(workspace: Workspace) -> None:
+    made = run(workspace, shot)
+    rejected = Rejection(item_id="s0", step="shots", reason="dark", detail="x")
+    with sqlite3.connect(workspace.root / "ledger.sqlite") as ledger:
+        old = json.dumps({"rejection": rejected.model_dump()})
+        ledger.execute("UPDATE items SET result = ? WHERE result LIKE '%s0-0%'", (old,))
+    (workspace.root / made.manifest_key).unlink()
+    again = run(workspace, forbidden)
+    assert again.rejections == [rejected]
+    assert len(again.results) == 5

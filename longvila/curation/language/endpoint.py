@@ -11,6 +11,7 @@ One object is shared by all threads of a process, so that limits, prices and pau
 from __future__ import annotations
 
 import logging
+import math
 import re
 import threading
 from collections.abc import Mapping, Sequence
@@ -26,7 +27,7 @@ from longvila.curation.language.pace import Health, Pace
 from longvila.curation.language.protocol import Completion, Message
 from longvila.curation.language.schema import Schema, complete_json
 from longvila.curation.language.transport import Again, Refused, Transport
-from longvila.errors import ConfigError, ItemError, LongVilaError
+from longvila.errors import ConfigError, ItemError, LongVilaError, NetworkError
 from longvila.records import Usage, content_id
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class EndpointModel:
         self._forms: dict[str, int] = {}  # by schema, the place in wire.FORMATS that it takes
         self._proven: set[str] = set()  # schemas whose form gave JSON
         self._refusals = 0
+        self._tokens_per_estimate = 1.0  # the most that was seen: pictures differ much between models
 
     @property
     def name(self) -> str:
@@ -108,7 +110,8 @@ class EndpointModel:
     def _ask(
         self, messages: Sequence[Message], max_tokens: int, schema: Schema | None, seed: int
     ) -> Completion:
-        estimated_in = wire.estimate_tokens(messages)
+        plain_in = wire.estimate_tokens(messages)
+        estimated_in = math.ceil(plain_in * self._tokens_per_estimate)
         with self._slots, self._budget.set_aside(self._usage(estimated_in, max_tokens).cost_usd):
             payload = self._negotiated(messages, max_tokens, schema, seed, estimated_in + max_tokens)
             answer = wire.read_answer(payload)
@@ -119,6 +122,8 @@ class EndpointModel:
             tokens_in = estimated_in if answer.tokens_in is None else answer.tokens_in
             usage = self._usage(tokens_in, tokens_out, estimated=not counted)
             self._budget.add(usage)
+        if counted:
+            self._tokens_per_estimate = max(self._tokens_per_estimate, tokens_in / plain_in)
         self._pace.correct(tokens_in + tokens_out - estimated_in - max_tokens)
         if answer.finish == "blocked":
             raise ItemError(
@@ -195,6 +200,8 @@ class EndpointModel:
         except Again as again:
             self._heed(again)
             raise
+        except ConfigError as error:
+            raise self._health.down(error) from None  # the others need not ask to hear the same
         self._health.answered()
         with self._lock:
             self._refusals = 0
@@ -204,9 +211,9 @@ class EndpointModel:
         """Hold everybody back when the server limits the rate; give up when it asks for too long."""
         wait_s = again.wait_s or 0.0
         if wait_s > self._config.max_wait_s:
-            raise self._health.down(
-                f"{self._transport.url} asks to wait {wait_s:.0f} s ({again}), longer than "
-                f"max_wait_s={self._config.max_wait_s:g}. Run it again later; what is done is kept."
+            raise self._down(
+                f"asks to wait {wait_s:.0f} s ({again}), longer than max_wait_s={self._config.max_wait_s:g}. "
+                "Run it again later"
             ) from None
         if again.limited and wait_s:
             self._pace.pause(wait_s)
@@ -216,17 +223,15 @@ class EndpointModel:
         """The error after the last attempt: this item's, or the endpoint's."""
         told = f"{again} (tried {self._config.attempts * (_PATIENCE if again.limited else 1)} times)"
         if again.limited:
-            return self._health.down(
-                f"{self._transport.url}: {told}. Lower requests_at_once or set requests_per_minute, and run "
-                "it again; what is done is kept."
-            )
+            mend = "Lower requests_at_once or set requests_per_minute, and run it again"
+            return self._down(f"limits the rate: {told}. {mend}")
         silent = self._health.struck(answers_before)
         if silent and (self._health.out or not self._is_there()):
-            return self._health.down(
-                f"{self._transport.url} does not answer: {told}. Run it again when it is up; what is done is "
-                "kept."
-            )
+            return self._down(f"does not answer: {told}. Run it again when it is up")
         return ItemError("unreachable", f"{self._transport.url}: {told}")
+
+    def _down(self, why: str) -> LongVilaError:
+        return self._health.down(NetworkError(f"{self._transport.url} {why}; what is done is kept."))
 
     def _is_there(self) -> bool:
         try:

@@ -154,14 +154,12 @@ class LocalModel:
 
 def _inputs(loaded: Loaded, chats: list[list[dict[str, Any]]]) -> dict[str, Any]:
     """Token ids and pictures of a batch, padded on the left, on the model's device."""
-    made = (loaded.processor or loaded.tokenizer).apply_chat_template(
-        chats,
-        add_generation_prompt=True,
-        tokenize=True,
-        return_dict=True,
-        return_tensors="pt",
-        padding=True,
-    )
+    same = {"add_generation_prompt": True, "tokenize": True, "return_dict": True}
+    padded = {"padding": True, "return_tensors": "pt"}
+    if loaded.processor is None:
+        made = loaded.tokenizer.apply_chat_template(chats, **same, **padded)
+    else:
+        made = loaded.processor.apply_chat_template(chats, **same, processor_kwargs=padded)
     return {
         name: value.to(loaded.device, loaded.dtype if value.is_floating_point() else None)
         for name, value in made.items()

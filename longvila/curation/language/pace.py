@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from longvila.errors import NetworkError
+from longvila.errors import LongVilaError, NetworkError
 
 
 class Pace:
@@ -58,7 +58,7 @@ class Health:
         self._woken = threading.Event()
         self._answers = self._strikes = 0
         self._down_until = 0.0
-        self._why = ""
+        self._error: LongVilaError = NetworkError("")
 
     @property
     def answers(self) -> int:
@@ -66,10 +66,10 @@ class Health:
         return self._answers
 
     def check(self) -> None:
-        """Raise ``NetworkError`` while the endpoint counts as down."""
+        """Raise what ended it while the endpoint counts as down."""
         with self._lock:
             if time.monotonic() < self._down_until:
-                raise NetworkError(self._why)
+                raise type(self._error)(*self._error.args)
             self._woken.clear()
 
     def answered(self) -> None:
@@ -89,15 +89,15 @@ class Health:
         """Whether too many requests failed in a row."""
         return self._strikes >= self.STRIKES
 
-    def down(self, why: str) -> NetworkError:
-        """Count the endpoint as down for a while, wake who waits, and return the error to raise."""
+    def down(self, error: LongVilaError) -> LongVilaError:
+        """Count the endpoint as down for a while, wake who waits, and return the error that all will hear."""
         with self._lock:
-            self._why = why
+            self._error = error
             self._down_until = time.monotonic() + self._rest_s
             self._woken.set()
-        return NetworkError(why)
+        return error
 
     def sleep(self, seconds: float) -> None:
-        """Sleep, or wake early with ``NetworkError`` when the endpoint is found to be down."""
+        """Sleep, or wake early with an error when the endpoint is found to be down."""
         if seconds > 0 and self._woken.wait(seconds):
             self.check()

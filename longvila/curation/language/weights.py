@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from longvila.config.language import LanguageModelConfig
 from longvila.errors import ConfigError, InputError, MachineError
 from longvila.records import content_id
+
+_END_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -38,9 +41,9 @@ def load_weights(config: LanguageModelConfig) -> Loaded:
             model, tokenizer, processor = *_load_gguf(path, dtype), None
         else:
             model, tokenizer, processor = _load_folder(path, dtype)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
         raise InputError(
-            f"The language model {path} cannot be loaded: {str(error).strip().splitlines()[0][:300]} "
+            f"The language model {path} cannot be loaded: {_first_line(error)} "
             "It must be a whole checkpoint of a kind that transformers knows."
         ) from error
     _prepare(tokenizer, processor, path)
@@ -82,11 +85,19 @@ def _load_folder(path: Path, dtype: torch.dtype | str) -> tuple[Any, Any, Any | 
 
     shape = AutoConfig.from_pretrained(path, local_files_only=True)
     if shape.model_type not in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES:
-        model = AutoModelForCausalLM.from_pretrained(path, local_files_only=True, dtype=dtype)
+        model = _whole(AutoModelForCausalLM, path, dtype)
         return model, AutoTokenizer.from_pretrained(path, local_files_only=True), None
-    model = AutoModelForImageTextToText.from_pretrained(path, local_files_only=True, dtype=dtype)
+    model = _whole(AutoModelForImageTextToText, path, dtype)
     processor = AutoProcessor.from_pretrained(path, local_files_only=True)
     return model, processor.tokenizer, processor
+
+
+def _whole(loader: Any, path: Path, dtype: torch.dtype | str) -> Any:
+    """Load a model; transformers would fill what is missing with random weights and only warn."""
+    model, found = loader.from_pretrained(path, local_files_only=True, dtype=dtype, output_loading_info=True)
+    if missing := sorted(found["missing_keys"]):
+        raise ValueError(f"{len(missing)} of its weights are missing, for example {missing[0]}.")
+    return model
 
 
 def _load_gguf(path: Path, dtype: torch.dtype | str) -> tuple[Any, Any]:
@@ -145,9 +156,18 @@ def _dtype(name: str, device: torch.device) -> torch.dtype | str:
     return getattr(torch, name)
 
 
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
+
+
 def _fingerprint(path: Path) -> str:
-    """Name, sizes and settings of the files: cheap, and changed by other weights."""
-    if path.is_file():
-        return content_id(path.name, path.stat().st_size)
-    sizes = sorted((file.name, file.stat().st_size) for file in path.iterdir() if file.is_file())
-    return content_id(path.name, sizes, json.loads((path / "config.json").read_text()))
+    """Name, and both ends of each file: cheap, and other for other weights of the same shapes."""
+    files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.is_file())
+    return content_id(path.name, [(file.name, file.stat().st_size, _ends(file)) for file in files])
+
+
+def _ends(path: Path) -> str:
+    with path.open("rb") as file:
+        first = file.read(_END_BYTES)
+        file.seek(max(0, path.stat().st_size - _END_BYTES))
+        return hashlib.sha256(first + file.read()).hexdigest()

@@ -132,17 +132,17 @@ class StageCost(ReportRecord):
     step: str
     unit: str
     num_items: int
-    num_processed: int | None = Field(default=None, description="items that were not known from before")
-    wall_s: float | None = Field(default=None, description="of all batches together")
+    wall_s: float | None = Field(default=None, description="of all items added up, in whichever run")
     cpu_s: float | None = None
     tokens_in: int = 0
     tokens_out: int = 0
     cost_usd: float = 0.0
+    estimated: bool = Field(default=False, description="some server did not count its tokens; we did")
 
     @property
     def items_per_s(self) -> float | None:
-        """Items per second of work; none where nothing ran."""
-        return self.num_processed / self.wall_s if self.num_processed and self.wall_s else None
+        """Items per second of work; none where that is not known."""
+        return self.num_items / self.wall_s if self.wall_s else None
 
 
 class DuplicateExample(ReportRecord):

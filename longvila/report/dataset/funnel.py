@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 
 from longvila.records import Rejection
 from longvila.report.content import FunnelStep, RejectionReason, Verdict
@@ -18,6 +18,7 @@ UNITS = {
     "dedup": ("videos", ""),
     "clips": ("videos", "clips"),
     "captions": ("videos", "captions"),
+    "summaries": ("videos", "captions"),
     "questions": ("videos", "questions"),
     "filter-questions": ("questions", ""),
 }
@@ -77,42 +78,58 @@ def without_secrets(text: str) -> str:
     return re.sub(r"(\b[a-z][a-z0-9+.-]*://[^\s?#]+)\?[^\s,;)]+", r"\1?…", text, flags=re.IGNORECASE)
 
 
-def funnel_step(step: StepOutput, *, left: int | None, rejections: RejectionTally) -> FunnelStep:
+def funnel_step(step: StepOutput, *, left: int | None, reasons: tuple[RejectionReason, ...]) -> FunnelStep:
     """Return one step. ``left`` is how many of its items have a result, counted from the results.
 
     It is none for a step whose results are not read; they are then taken to be what was not rejected.
     """
     unit, makes = UNITS.get(step.step, ("items", ""))
-    rejected = sum(batch.num_rejections for batch in step.batches)
+    rejected = sum(reason.count for reason in reasons)
     return FunnelStep(
         step=step.step,
         unit=unit,
         taken_in=step.num_items,
         kept=step.num_items - rejected if left is None else left,
         made=f"{step.num_results:,} {makes}".replace(",", "\u202f") if makes else "",
-        reasons=rejections.reasons(step.step),
+        reasons=reasons,
     )
 
 
-def caption_coverage(
-    clips: Mapping[str, int], captions: Mapping[str, int], rejected: Sequence[Rejection]
-) -> FunnelStep:
-    """Return the captions clip by clip: the clips of a video that was rejected went with it.
+def lost_videos(rejected: Iterable[Rejection], done: Collection[str]) -> tuple[RejectionReason, ...]:
+    """Return why videos have no result, each counted once: parts of others may have been rejected too.
 
-    ``clips`` and ``captions`` count those of each video.
+    ``done`` are the videos that have one.
     """
+    first: dict[str, Rejection] = {}
+    for rejection in rejected:
+        video_id = rejection.source or rejection.item_id  # of a part the source is its video
+        if video_id not in done and rejection.item_id not in done:
+            first.setdefault(video_id, rejection)
+    counts = Counter(rejection.reason for rejection in first.values())
+    examples = {one.reason: without_secrets(one.detail) for one in reversed(first.values())}
+    return tuple(
+        RejectionReason(reason=reason, count=count, example=examples[reason])
+        for reason, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    )
+
+
+def caption_coverage(clips: Mapping[str, str], captioned: int, rejected: Iterable[Rejection]) -> FunnelStep:
+    """Return the captions clip by clip: a clip was rejected itself, or with its whole video.
+
+    ``clips`` says of which video each clip is; ``captioned`` of them have a caption.
+    """
+    per_video = Counter(clips.values())
     lost: Counter[str] = Counter()
     for rejection in rejected:
-        lost[rejection.reason] += clips.get(rejection.item_id, 0)
+        is_clip = rejection.item_id in clips
+        lost[rejection.reason] += 1 if is_clip else per_video.get(rejection.item_id, 0)
     return FunnelStep(
         step="captions, clip by clip",
         unit="clips",
-        taken_in=sum(clips.values()),
-        kept=sum(captions.values()),
+        taken_in=len(clips),
+        kept=captioned,
         reasons=tuple(
-            RejectionReason(reason=reason, count=count, example="with their video")
-            for reason, count in sorted(lost.items())
-            if count
+            RejectionReason(reason=reason, count=count) for reason, count in sorted(lost.items()) if count
         ),
     )
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 import longvila
-from longvila.curation.dedup import SplitReport
+from longvila.curation.duplicates.pairs import DuplicatePair
+from longvila.curation.duplicates.splits import SplitReport
 from longvila.curation.fetch import FetchedVideo
 from longvila.curation.filters import blind_baselines
 from longvila.curation.scan import Scan
 from longvila.data import open_index
 from longvila.errors import InputError
-from longvila.records import Caption, Clip, Question, Record, Rejection, Shot, Usage, VideoRecord, content_id
-from longvila.report.content import Verdict
+from longvila.records import Caption, Clip, Question, Rejection, Shot, Usage, VideoRecord, content_id
+from longvila.report.content import FunnelStep, Picture, Verdict
 from longvila.report.dataset import funnel
 from longvila.report.dataset.content import (
     BuildReport,
@@ -25,11 +25,11 @@ from longvila.report.dataset.content import (
     StageCost,
     VideoSheet,
 )
-from longvila.report.dataset.inputs import BuildOutputs, StepOutput
+from longvila.report.dataset.inputs import BuildOutputs, StepOutput, dataset_stats
 from longvila.report.dataset.pictures import PictureShelf, read_example, video_sheet
 from longvila.report.dataset.tally import SPLITS, Tally
 from longvila.report.verdicts import judge_funnel
-from longvila.storage import Workspace
+from longvila.storage import StepStats, Workspace
 
 MAX_SHEETS = 24
 MAX_OPENED = 40  # videos whose pictures are looked at
@@ -69,8 +69,9 @@ class _Gatherer:
         self._outputs = outputs
         self._tally = Tally()
         self._left: dict[str, int] = {}  # step → items that have a result
-        self._clips: Counter[str] = Counter()  # by video
-        self._captions: Counter[str] = Counter()
+        self._done: dict[str, set[str]] = {}  # step → videos that have a result
+        self._clips: dict[str, str] = {}  # clip → its video
+        self._num_captioned = 0
         self._questions: list[Question] = []
         self._shots: dict[str, tuple[Shot, ...]] = {}  # of the videos that are shown
         self._said: dict[str, list[Caption]] = {}
@@ -128,14 +129,14 @@ class _Gatherer:
             self._tally.add_video(video)
         self._rejections = funnel.RejectionTally(names)
         self._duplicates = list(dedup.rejections(self._storage))
-        self._twins = _twins(self._duplicates, self._kept)
+        self._pairs = self._outputs.pairs(self._storage)
         self._chosen = choose_videos(self._kept.values(), MAX_OPENED)
 
     def _read_scans(self) -> None:
         shown = self._duplicates[:MAX_DUPLICATES]
         wanted = {video.video_id for video in self._chosen}
         wanted |= {rejected.item_id for rejected in shown}
-        wanted |= {self._twins[rejected.item_id] for rejected in shown if rejected.item_id in self._twins}
+        wanted |= {pair.other_video_id for one in shown if (pair := self._pairs.get(one.item_id))}
         self._left["scan"] = 0
         for batch in self._outputs.step("scan").records(self._storage, Scan):
             self._left["scan"] += len(batch)
@@ -146,20 +147,23 @@ class _Gatherer:
 
     def _read_clips_and_captions(self) -> None:
         for batch in self._outputs.step("clips").records(self._storage, Clip):
-            self._clips.update(clip.video_id for clip in batch)
+            self._clips |= {clip.clip_id: clip.video_id for clip in batch}
             for clip in batch:
                 self._tally.add_clip(clip)
+        self._done["clips"] = set(self._clips.values())
         shown = {video.video_id for video in self._chosen[:MAX_SHEETS]}
-        for batch in self._outputs.step("captions").records(self._storage, Caption):
-            self._captions.update(caption.video_id for caption in batch)
-            for caption in batch:
-                self._tally.add_caption(caption)
-                if caption.video_id in shown:
-                    self._said.setdefault(caption.video_id, []).append(caption)
-        self._left |= {"clips": len(self._clips), "captions": len(self._captions)}
+        for step in ("captions", "summaries"):
+            done = self._done.setdefault(step, set())
+            for batch in self._outputs.step(step).records(self._storage, Caption):
+                done.update(caption.video_id for caption in batch)
+                for caption in batch:
+                    self._tally.add_caption(caption, step=step)
+                    self._num_captioned += caption.clip_id in self._clips
+                    if caption.video_id in shown and caption.level == "clip":
+                        self._said.setdefault(caption.video_id, []).append(caption)
 
     def _read_questions(self) -> None:
-        asked: set[str] = set()
+        asked = self._done.setdefault("questions", set())
         for batch in self._outputs.step("questions").records(self._storage, Question):
             asked.update(question.video_id for question in batch)
             for question in batch:
@@ -168,17 +172,23 @@ class _Gatherer:
             self._questions += batch
         for question in self._questions:
             self._tally.add_question(question)
-        self._left |= {"questions": len(asked), "filter-questions": len(self._questions)}
+        self._left["filter-questions"] = len(self._questions)
 
-    def _funnel(self) -> tuple[funnel.FunnelStep, ...]:
+    def _funnel(self) -> tuple[FunnelStep, ...]:
         rows = []
         for step in self._outputs.steps:
             for rejection in step.rejections(self._storage):
                 self._rejections.add(rejection)
-            rows.append(funnel.funnel_step(step, left=self._left.get(step.step), rejections=self._rejections))
+            if step.step in self._done:
+                done = self._done[step.step]
+                reasons = funnel.lost_videos(step.rejections(self._storage), done)
+                rows.append(funnel.funnel_step(step, left=len(done), reasons=reasons))
+            else:
+                reasons = self._rejections.reasons(step.step)
+                rows.append(funnel.funnel_step(step, left=self._left.get(step.step), reasons=reasons))
             if step.step == "captions":
-                lost = list(step.rejections(self._storage))
-                rows.append(funnel.caption_coverage(self._clips, self._captions, lost))
+                rejected = step.rejections(self._storage)
+                rows.append(funnel.caption_coverage(self._clips, self._num_captioned, rejected))
         return tuple(rows)
 
     def _sheets(self, shelf: PictureShelf) -> tuple[VideoSheet, ...]:
@@ -207,28 +217,28 @@ class _Gatherer:
         return tuple(self._duplicate(shelf, rejected) for rejected in self._duplicates[:MAX_DUPLICATES])
 
     def _duplicate(self, shelf: PictureShelf, rejected: Rejection) -> DuplicateExample:
-        twin = self._twins.get(rejected.item_id, "")
-        times_s = shelf.same_picture(rejected.item_id, twin) if twin else None
-        pictures = [None, None]
-        if times_s is not None:
-            pictures = [
-                shelf.at(video_id, time_s)
-                for video_id, time_s in zip((rejected.item_id, twin), times_s, strict=True)
-            ]
+        pair = self._pairs.get(rejected.item_id)
+        first, second = _shared_pictures(shelf, pair) if pair else (None, None)
         return DuplicateExample(
             source=rejected.source or rejected.item_id,
-            kept=self._kept[twin].source_id if twin else "",
+            kept=pair.other_source_id if pair else "",
             reason=rejected.reason,
             detail=funnel.without_secrets(rejected.detail),
-            picture=pictures[0],
-            kept_picture=pictures[1],
+            picture=first,
+            kept_picture=second,
         )
 
     def _costs(self) -> tuple[StageCost, ...]:
-        return tuple(
+        steps = [
             stage_cost(step, step.stats(self._storage), self._tally.usage.get(step.step, Usage()))
             for step in self._outputs.steps
-        )
+        ]
+        for name in self._outputs.datasets:
+            for step in ("shards", "verify"):
+                if stats := dataset_stats(self._storage, name, step):
+                    costs = {"num_items": stats.num_items, "wall_s": stats.wall_s, "cpu_s": stats.cpu_s}
+                    steps.append(StageCost(step=f"{step}, {name}", unit="", **costs))
+        return tuple(steps)
 
 
 def choose_videos(videos: Iterable[VideoRecord], limit: int) -> list[VideoRecord]:
@@ -267,23 +277,19 @@ def _of_different_videos(ranked: Sequence[Question]) -> list[Question]:
     return first + later
 
 
-def stage_cost(step: StepOutput, stats: Sequence[Record], usage: Usage) -> StageCost:
+def stage_cost(step: StepOutput, stats: Sequence[StepStats], usage: Usage) -> StageCost:
     """Return what one step cost; ``stats`` are those of its batches, as far as they left any."""
     unit, _ = funnel.UNITS.get(step.step, ("items", ""))
-    summed = {
-        name: sum(getattr(one, name) for one in stats) if stats else None
-        for name in ("num_processed", "wall_s", "cpu_s")
-    }
     return StageCost(
         step=step.step,
         unit=unit,
         num_items=step.num_items,
-        num_processed=summed["num_processed"],
-        wall_s=summed["wall_s"],
-        cpu_s=summed["cpu_s"],
+        wall_s=sum(one.wall_s for one in stats) if stats else None,
+        cpu_s=sum(one.cpu_s for one in stats) if stats else None,
         tokens_in=usage.tokens_in,
         tokens_out=usage.tokens_out,
         cost_usd=usage.cost_usd,
+        estimated=usage.estimated,
     )
 
 
@@ -319,15 +325,15 @@ def shard_sets(workspace: Workspace, datasets: Mapping[str, str]) -> tuple[Shard
     return tuple(found)
 
 
-def _twins(rejected: Sequence[Rejection], kept: Mapping[str, VideoRecord]) -> dict[str, str]:
-    """Return which kept video each duplicate is of, by the source that its rejection names."""
-    by_source = sorted(
-        ((video.source_id, video.video_id) for video in kept.values()), key=lambda item: -len(item[0])
+def _shared_pictures(shelf: PictureShelf, pair: DuplicatePair) -> tuple[Picture | None, Picture | None]:
+    """Return both videos' pictures in the middle of the longest passage that they share.
+
+    A file that comes twice shares its beginning.
+    """
+    passage = max(pair.passages, key=lambda found: found.stop_s - found.start_s, default=None)
+    if passage is None:
+        return shelf.at(pair.video_id, 0.0), shelf.at(pair.other_video_id, 0.0)
+    return (
+        shelf.at(pair.video_id, (passage.start_s + passage.stop_s) / 2),
+        shelf.at(pair.other_video_id, (passage.other_start_s + passage.other_stop_s) / 2),
     )
-    twins = {}
-    for one in rejected[:MAX_DUPLICATES]:
-        named = (video_id for source_id, video_id in by_source if source_id in one.detail)
-        twin = next(named, None)
-        if twin is not None:
-            twins[one.item_id] = twin
-    return twins

@@ -5,17 +5,18 @@ Nothing is held whole: a build of thousands of videos is read one manifest at a 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from typing import TypeVar
 
 from pydantic import Field, ValidationError
 
+from longvila.curation.duplicates.pairs import DuplicatePair
 from longvila.errors import InputError
 from longvila.records import Record, Rejection
-from longvila.storage import Storage, read_manifest
+from longvila.storage import StepStats, Storage, read_manifest, read_stats
 
 RecordT = TypeVar("RecordT", bound=Record)
+_STATS = ".stats.json"
 
 
 class Batch(Record):
@@ -57,7 +58,7 @@ class StepOutput(Record):
 
     def stats(self, storage: Storage) -> list[StepStats]:
         """Return what the batches cost, as far as they say."""
-        found = (_read_stats(storage, batch.key) for batch in self.batches)
+        found = (_stats_of(storage, batch.key) for batch in self.batches)
         return [stats for stats in found if stats is not None]
 
 
@@ -66,29 +67,34 @@ class BuildOutputs(Record):
 
     steps: tuple[StepOutput, ...]
     datasets: dict[str, str] = Field(description="data set name → address of its shards")
+    duplicates: str = Field(default="", description="key of the manifest of pairs; empty: none was written")
+
+    def pairs(self, storage: Storage) -> dict[str, DuplicatePair]:
+        """Return what each rejected video has most of in common with another, by its video_id."""
+        if not self.duplicates:
+            return {}
+        found: dict[str, DuplicatePair] = {}
+        for pair in read_manifest(storage, self.duplicates, DuplicatePair):
+            best = found.get(pair.video_id)
+            if pair.rejects and (best is None or pair.shared_s > best.shared_s):
+                found[pair.video_id] = pair
+        return found
 
     def step(self, name: str) -> StepOutput:
         """Return one step; a step that did not run has no batches."""
         return next((step for step in self.steps if step.step == name), StepOutput(step=name, batches=()))
 
 
-class StepStats(Record):
-    """What one batch of one step cost, as the step wrote it beside its manifest."""
-
-    model_config = Record.model_config | {"extra": "ignore"}
-
-    num_items: int = 0
-    num_processed: int = 0
-    wall_s: float = 0.0
-    cpu_s: float = 0.0
+def dataset_stats(storage: Storage, name: str, step: str) -> StepStats | None:
+    """Return what the latest writing (``shards``) or ``verify`` of a data set cost; none if not known."""
+    keys = [key for key in storage.list(f"manifests/{step}/{name}/") if key.endswith(_STATS)]
+    found = (_stats_of(storage, key.removesuffix(_STATS) + ".json") for key in keys)
+    return max((one for one in found if one is not None), key=lambda one: one.finished_at, default=None)
 
 
-def _read_stats(storage: Storage, manifest_key: str) -> StepStats | None:
-    """Return a batch's figures; none when it left none, or when they cannot be read: they are no result."""
-    key = manifest_key.removesuffix(".parquet") + ".stats.json"
-    if not storage.exists(key):
-        return None
+def _stats_of(storage: Storage, key: str) -> StepStats | None:
+    """Return the figures beside a manifest; none when they are missing or damaged: they are no result."""
     try:
-        return StepStats.model_validate(json.loads(storage.get_bytes(key)))
-    except (ValueError, ValidationError, InputError):
+        return read_stats(storage, key)
+    except (ValidationError, InputError):
         return None

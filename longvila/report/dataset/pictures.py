@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from longvila.curation.dedup import nearest_in
-from longvila.curation.scan import FrameStrip, Scan, load_measures, load_thumbs
+from longvila.curation.scan import FrameStrip, Scan, load_thumbs
 from longvila.errors import InputError
 from longvila.records import Caption, Question, Shot, VideoRecord
 from longvila.report.content import Picture
@@ -45,21 +44,6 @@ class PictureShelf:
             return None
         self._left -= len(data)
         return Picture(data=data, alt=alt or f"frame at {thumbs.times_s[i]:.0f} s")
-
-    def same_picture(self, first: str, second: str) -> tuple[float, float] | None:
-        """Return the times at which two videos look most alike; none when that cannot be said."""
-        try:
-            found = [load_measures(self._workspace, self._scans[video_id]) for video_id in (first, second)]
-        except (InputError, KeyError):
-            return None
-        detailed = [np.flatnonzero(measures.contrast >= np.median(measures.contrast)) for measures in found]
-        hashes = [measures.hashes[chosen] for measures, chosen in zip(found, detailed, strict=True)]
-        distances, places = nearest_in(*hashes)
-        if not len(distances):
-            return None
-        i = int(distances.argmin())
-        times = [measures.times_s[chosen] for measures, chosen in zip(found, detailed, strict=True)]
-        return float(times[0][i]), float(times[1][places[i]])
 
     def _thumbs(self, video_id: str) -> FrameStrip | None:
         if video_id in self._open:

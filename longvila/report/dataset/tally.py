@@ -65,12 +65,14 @@ class Tally:
         self._counts["clips"][self._split_of.get(clip.video_id, "")] += 1
         self._numbers["clip length"].add(clip.stop_s - clip.start_s)
 
-    def add_caption(self, caption: Caption) -> None:
-        """Count a caption."""
-        self._numbers["caption length"].add(len(caption.text.split()))
+    def add_caption(self, caption: Caption, *, step: str) -> None:
+        """Count a caption, of a clip or of more, that ``step`` made."""
+        if caption.level == "clip":
+            self._numbers["caption length"].add(len(caption.text.split()))
         self._counts["caption outcome"][caption.outcome] += 1
-        self._makers["captions", caption.captioner, caption.model, caption.prompt_id] += 1
-        self.usage["captions"] += caption.usage
+        role = "captions" if caption.level == "clip" else f"captions of a {caption.level}"
+        self._makers[role, caption.captioner, caption.model, caption.prompt_id] += 1
+        self.usage[step] += caption.usage
 
     def add_written(self, question: Question) -> None:
         """Count what a question cost, before it is known whether it is kept."""

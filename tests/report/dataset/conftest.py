@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from longvila.curation.dedup import SplitReport
+from longvila.curation.duplicates.splits import SplitReport
 from longvila.report.dataset import About, BuildOutputs, BuildReport, gather_build
 from longvila.storage import Workspace
 from tests.report.dataset.making import HOSTILE, make_build

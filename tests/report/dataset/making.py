@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 
 import numpy as np
 
 from longvila.config.footage import FramesConfig, ShotConfig
+from longvila.curation.duplicates.pairs import DuplicatePair, Passage
 from longvila.curation.fetch import FetchedVideo
 from longvila.curation.scan import FrameStrip, Scan, Scanned, store_scan
 from longvila.data import SampleWithFrames, write_dataset
@@ -25,12 +25,13 @@ from longvila.records import (
     VideoRecord,
 )
 from longvila.report.dataset import Batch, BuildOutputs, StepOutput
-from longvila.storage import Workspace, write_manifest
-from tests.curation.pictures import measure_pictures, scene
+from longvila.storage import StepStats, Workspace, write_manifest, write_stats
+from tests.curation.pictures import fingerprint_pictures, measure_pictures, scene
 
 HOSTILE = "<script>alert(1)</script> | ` {{ 7*7 }} [x](javascript:alert(1)) \n---\nlicense: mit"
 KEPT = ("v-a", "v-b", "v-c")
 SECONDS = 8.0
+PAIRS = "manifests/duplicates/pairs.parquet"
 SHOTS = ShotConfig()
 FRAMES = FramesConfig(fps=1.0, size=16, jpeg_quality=80)
 
@@ -57,7 +58,12 @@ def scan_of(workspace: Workspace, record: VideoRecord, seed: int) -> Scan:
     times_s = np.arange(8, dtype=np.float64)
     thumbs = pack_frames(np.stack([pictures[4 * i] for i in range(8)]), quality=80)
     scanned = Scanned(
-        measure_pictures(pictures), FrameStrip(thumbs, times_s), FrameStrip(thumbs, times_s), [], SECONDS
+        measure_pictures(pictures),
+        FrameStrip(thumbs, times_s),
+        FrameStrip(thumbs, times_s),
+        fingerprint_pictures(pictures),
+        [],
+        SECONDS,
     )
     found = store_scan(workspace, record, scanned, shots=SHOTS, frames=FRAMES)
     shots = tuple(
@@ -125,21 +131,28 @@ def write_step(
         write_manifest(
             workspace.storage, key.replace(".parquet", ".rejections.parquet"), rejected, cls=Rejection
         )
-        stats = {
-            "step": step,
-            "num_items": num_items,
-            "num_processed": num_items,
-            "wall_s": 2.0,
-            "cpu_s": 1.0,
-        }
-        stats_key = key.replace(".parquet", ".stats.json")
-        workspace.storage.put_bytes(stats_key, json.dumps(stats | {"started_at": "2026-01-01"}).encode())
+        stats = StepStats(
+            step=step, key=key, num_items=num_items, num_processed=num_items, wall_s=2.0, cpu_s=1.0
+        )
+        write_stats(workspace.storage, key, stats)
         made.append(
             Batch(
                 key=key, num_items=num_items, num_results=len(results), num_rejections=len(rejected)
             )
         )  # fmt: skip
     return StepOutput(step=step, batches=tuple(made))
+
+
+def pair_of(video_id: str, other_id: str) -> DuplicatePair:
+    """A copy whose first four seconds are the other's."""
+    passage = Passage(
+        start_s=0.0, stop_s=4.0, other_start_s=0.0, other_stop_s=4.0, offset_s=0.0, speed=1.0, distance=1.0
+    )
+    return DuplicatePair(
+        pair_id="p", video_id=video_id, source_id=f"source-{video_id}", other_video_id=other_id,
+        other_source_id=f"source-{other_id}", kind="copy", against="train", share=0.9, other_share=0.9,
+        share_together=0.9, shared_s=4.0, rejects=True, passages=(passage,),
+    )  # fmt: skip
 
 
 def make_build(workspace: Workspace) -> BuildOutputs:
@@ -159,7 +172,8 @@ def make_build(workspace: Workspace) -> BuildOutputs:
         "fetch", "source-v-f", "gone", "https://me:secret@host/f.mp4?X-Amz-Signature=abc: nothing there (404)"
     )
     cut = rejection("validate", "source-v-e", "truncated", "cut short", source="source-v-e")
-    twin = rejection("dedup", "v-d", "near-duplicate", "90% of its pictures are in source-v-a", "source-v-d")
+    twin = rejection("dedup", "v-d", "near-duplicate", "90% of it is in source-v-a", "source-v-d")
+    write_manifest(workspace.storage, PAIRS, [pair_of("v-d", "v-a")])
     out = rejection("filter-questions", "v-a-q0", "balance", "too many", source="v-a")
     steps = (
         write_step(workspace, "fetch", [(3, fetched[:3], []), (3, fetched[3:], [gone])], FetchedVideo),
@@ -182,7 +196,9 @@ def make_build(workspace: Workspace) -> BuildOutputs:
         write_step(workspace, "filter-questions", [(12, written[1:], [out])], Question),
     )
     write_shards(workspace)
-    return BuildOutputs(steps=steps, datasets={"questions": workspace.url("shards/questions")})
+    return BuildOutputs(
+        duplicates=PAIRS, steps=steps, datasets={"questions": workspace.url("shards/questions")}
+    )
 
 
 def write_shards(workspace: Workspace) -> None:

@@ -3,13 +3,20 @@ from __future__ import annotations
 import pytest
 
 from longvila.errors import InputError
-from longvila.records import Clip, VideoRecord
+from longvila.records import Caption, Clip, VideoRecord
 from longvila.report.dataset import BuildReport, gather_build
 from longvila.report.dataset.funnel import without_secrets
 from longvila.report.dataset.gather import choose_videos
 from longvila.storage import Workspace
 from tests.report.dataset.conftest import ABOUT
-from tests.report.dataset.making import clips_of, make_build, video, write_step
+from tests.report.dataset.making import (
+    caption_of,
+    clips_of,
+    make_build,
+    rejection,
+    video,
+    write_step,
+)
 
 
 def bars(report: BuildReport, name: str) -> dict[str, int]:
@@ -42,8 +49,27 @@ def test_an_item_that_was_lost_is_noticed(tmp_path):
     found = gather_build(workspace, outputs.model_copy(update={"steps": steps}), ABOUT)
     assert [check.passed for check in found.checks] == [False, False]
     wrong = [step.step for step in found.funnel if not step.adds_up]
-    assert wrong == ["validate", "clips", "captions, clip by clip"]
+    assert wrong == ["validate", "clips"]
     assert "2 leave validate, 4 enter scan" in found.checks[1].evidence
+
+
+def test_parts_that_are_rejected_are_counted_as_parts(tmp_path):
+    """A clip of v-a and the whole of v-b have no caption: one video is lost, and three clips of six."""
+    workspace = Workspace.open(tmp_path)
+    outputs = make_build(workspace)
+    one = rejection("captions", "v-a-c1", "degenerate", "4.0–8.0 s: it repeats itself", source="v-a")
+    whole = rejection("captions", "v-b", "no-frames", "its strip is empty")
+    kept = [caption_of(clips_of("v-a")[0]), *map(caption_of, clips_of("v-c"))]
+    kept.append(kept[0].model_copy(update={"level": "video", "clip_id": ""}))
+    partly = write_step(workspace, "captions", [(3, kept, [one, whole])], Caption)
+    steps = tuple(partly if step.step == "captions" else step for step in outputs.steps)
+    found = gather_build(workspace, outputs.model_copy(update={"steps": steps}), ABOUT)
+    rows = {step.step: step for step in found.funnel}
+    captions, clips = rows["captions"], rows["captions, clip by clip"]
+    assert (captions.taken_in, captions.kept, captions.rejected, captions.adds_up) == (3, 2, 1, True)
+    assert (clips.taken_in, clips.kept, clips.rejected, clips.adds_up) == (6, 3, 3, True)
+    assert {reason.reason: reason.count for reason in clips.reasons} == {"degenerate": 1, "no-frames": 2}
+    assert [clip.start_s for clip in found.sheets[0].clips] == [0.0]
 
 
 def test_distributions_count_what_was_made(report):
@@ -71,7 +97,7 @@ def test_kinds_by_split_and_form(report):
 
 def test_costs_are_summed_over_batches_and_rejected_questions(report):
     stages = {stage.step: stage for stage in report.stages}
-    assert (stages["fetch"].wall_s, stages["fetch"].cpu_s, stages["fetch"].num_processed) == (4.0, 2.0, 6)
+    assert (stages["fetch"].wall_s, stages["fetch"].cpu_s, stages["fetch"].num_items) == (4.0, 2.0, 6)
     assert stages["fetch"].items_per_s == 1.5
     assert (stages["captions"].tokens_in, stages["captions"].cost_usd) == (600, 1.5)
     assert (stages["questions"].tokens_in, stages["questions"].cost_usd) == (84, 6.0)
