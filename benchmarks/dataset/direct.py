@@ -36,11 +36,12 @@ def build_directly(workspace: Workspace, data: DataConfig) -> None:
     scans: list[Scan] = []
     for sources in _batches(load_sources(data.sources), data.batch_size):
         fetched = build.fetch_batch(workspace, sources, data.fetch)
-        checked = build.validate_batch(workspace, fetched.results, data.validation)
+        checked = build.validate_batch(workspace, fetched.results, data.validation, data.normalise)
         scanned = build.scan_batch(workspace, checked.results, shot_config=data.shots, frames=data.frames)
         videos += checked.results
         scans += scanned.results
-    kept = build.dedup_all(workspace, videos, scans, data.dedup).results
+    pairs = build.find_duplicates(workspace, videos, scans, data.dedup).results
+    kept = build.dedup_all(workspace, videos, scans, pairs).results
     build.check_splits(workspace, kept, scans, data.dedup)
     written = [
         question
