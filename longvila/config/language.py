@@ -273,7 +273,9 @@ class QuestionConfig(Settings):
         default=(), description="none: all that the writer has; measured: those with one-word answers"
     )
     forms: tuple[Form, ...] = Field(
-        default=("open",), min_length=1, description="both: half of the questions each, by chance"
+        default=("open",),
+        min_length=1,
+        description="both: half of the questions each, by chance; open where good options lack",
     )
     num_options: int = Field(default=4, ge=2, le=8, description="of a question in the form choice, at most")
     window_s: tuple[Annotated[float, Field(gt=0)], ...] = Field(

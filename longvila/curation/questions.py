@@ -14,7 +14,7 @@ from typing import NamedTuple
 from longvila.config.language import QuestionConfig
 from longvila.curation import measure
 from longvila.curation.asking.measured import WRITERS, clip_drafts
-from longvila.curation.asking.options import form_of, options_of
+from longvila.curation.asking.options import form_of, options_of, options_problem
 from longvila.curation.asking.outline import lines_of, numbered, time_text
 from longvila.curation.asking.sheet import Draft as ClipDraft
 from longvila.curation.colours import COLOURS
@@ -158,6 +158,8 @@ def _in_form(question: Question, wrong: Sequence[str], config: QuestionConfig) -
     options = options_of(
         question.answer, others, num_options=config.num_options, seed=question.question_id
     )  # fmt: skip
+    if "open" in config.forms and options_problem(question.answer, options):
+        return question
     return question.model_copy(update={"form": "choice", "options": options})
 
 

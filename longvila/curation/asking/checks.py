@@ -152,9 +152,10 @@ def _question(
     form = form_of(question_id, config.forms) if draft.kind != "summary" else "open"
     options: tuple[str, ...] = ()
     if form == "choice":
-        options = options_of(
-            draft.answer, draft.distractors, num_options=config.num_options, seed=question_id
-        )
+        wrong = draft.distractors
+        options = options_of(draft.answer, wrong, num_options=config.num_options, seed=question_id)
+        if "open" in config.forms and options_problem(draft.answer, options):
+            form, options = "open", ()
     shown = [lines[number] for number in sorted(draft.clips) if number in lines]
     return Question.model_validate(
         {

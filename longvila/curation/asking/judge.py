@@ -15,7 +15,7 @@ from typing import Any
 
 from longvila.config.language import QuestionCheckConfig
 from longvila.curation.asking.checks import LITERAL_KINDS, is_unanswerable, reject, rejection_of
-from longvila.curation.asking.outline import BRACKETS, Line, render, sketch, time_text
+from longvila.curation.asking.outline import BRACKETS, Line, estimate_tokens, render, sketch, time_text
 from longvila.curation.asking.wording import clean, same_words, words
 from longvila.curation.language.prompts import Prompt, load_prompt
 from longvila.curation.language.protocol import LanguageModel
@@ -104,7 +104,7 @@ class _Check:
         if not self._checker.config.answerable:
             return None
         question, unanswerable = self._question, is_unanswerable(self._question)
-        shown = sketch(self._shown(), self._checker.caption_tokens)
+        shown = self._shown()
         values = {
             "captions": render(shown),
             "duration": time_text(self._duration_s),
@@ -122,16 +122,20 @@ class _Check:
         return "other-answer", f"a model read {said!r} in the captions, not {question.answer!r}"
 
     def _shown(self) -> list[Line]:
-        """The captions that the question rests on; where the rest matters too, all of what is shown."""
-        ids = {evidence.clip_id for evidence in self._question.evidence}
-        start_s, stop_s = self._question.start_s, self._question.stop_s
-        return [
-            line
-            for line in self._lines
-            if (line.clip_id in ids or self._question.kind not in LITERAL_KINDS)
-            and line.start_s < stop_s
-            and line.stop_s > start_s
+        """The captions that the question rests on; where the rest matters too, all, shortened if need be."""
+        question, room = self._question, self._checker.caption_tokens
+        ids = {evidence.clip_id for evidence in question.evidence}
+        named = [line for line in self._lines if line.clip_id in ids]
+        if question.kind in LITERAL_KINDS:
+            return sketch(named, room)
+        around = [
+            line for line in self._lines if line.start_s < question.stop_s and line.stop_s > question.start_s
         ]
+        if estimate_tokens(render(around)) <= room:
+            return around
+        named = sketch(named, room // 2)
+        others = [line for line in around if line.clip_id not in ids]
+        return sorted([*named, *sketch(others, room - estimate_tokens(render(named)))])
 
     def _same(self, said: str) -> bool:
         """Whether an answer is the right one: by its words, numbers or times, else by a judge."""

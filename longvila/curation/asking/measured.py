@@ -32,7 +32,6 @@ _MAX_OF_A_KIND = 6  # questions of one video that could be asked of any of its c
 _MAX_COMPARED = 40  # clips
 _MOTION = {"still": "almost nothing moves", "slow": "things move a little", "fast": "things move a lot"}
 _LIGHT = ("darker", "about as light", "brighter")
-TEXT_FACTS = ("text", "texts", "on_screen_text")  # where a caption's facts may say what is written
 NUM_WRONG = 7
 
 
@@ -78,17 +77,11 @@ def looks_of(measures: Measures, cuts_s: Sequence[float], captions: Sequence[Cap
 
 
 def texts_of(caption: Caption) -> tuple[str, ...]:
-    """Return what the caption's facts say is written in the picture."""
-    for name in TEXT_FACTS:
-        given = caption.facts.get(name)
-        items = [given] if isinstance(given, str) else given if isinstance(given, list | tuple) else []
-        texts = [item.get("text", "") if isinstance(item, dict) else item for item in items]
-        found = tuple(
-            dict.fromkeys(said for text in texts if isinstance(text, str) and (said := clean(text)))
-        )
-        if found:
-            return found
-    return ()
+    """Return what the caption's facts say is written in the picture (``text``: texts, or what has a text)."""
+    given = caption.facts.get("text")
+    items = [given] if isinstance(given, str) else given if isinstance(given, list | tuple) else []
+    texts = [item.get("text") if isinstance(item, dict) else item for item in items]
+    return tuple(dict.fromkeys(said for text in texts if isinstance(text, str) and (said := clean(text))))
 
 
 def _told_apart(looks: Sequence[Look]) -> list[Look]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 _TOKEN = re.compile(
     "[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3]|[^\\W_]+"
@@ -61,7 +62,7 @@ def content_words(text: str) -> list[str]:
 
 def similarity(first: str, second: str) -> float:
     """Return the share of two texts' content words that are in both, 0 to 1."""
-    a, b = set(content_words(first)), set(content_words(second))
+    a, b = _meaning(first), _meaning(second)
     if not a or not b:
         return float(words(first) == words(second))
     return len(a & b) / len(a | b)
@@ -98,6 +99,11 @@ def markup(text: str) -> str | None:
     """Return what would mean something to a model's tokenizer or to our placeholders."""
     found = _MARKUP.search(text)
     return found.group(0) if found else None
+
+
+@lru_cache(maxsize=8192)  # every question of a video is compared with every other
+def _meaning(text: str) -> frozenset[str]:
+    return frozenset(content_words(text))
 
 
 def _bare(text: str) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -167,6 +168,16 @@ def test_a_bad_question_is_rejected_for_its_reason(answer: dict[str, Any], reaso
     assert rejections[0].detail
 
 
+def test_a_question_without_good_options_is_open_where_that_is_allowed() -> None:
+    items = [
+        CRATES | {"question": f"What colour is thing {i} that the woman carries?", "distractors": []}
+        for i in range(20)
+    ]
+    made = written({"attribute": {"questions": items}}, forms=("open", "choice"), checks={"max_similar": 1.0})
+    assert reasons(made) == [None] * 20
+    assert {question.form for question in made} == {"open"}
+
+
 BAD_OF_KINDS = [
     ("cross_clip", GOOD["cross_clip"] | {"evidence": [2]}, "evidence-few"),
     ("synopsis", GOOD["synopsis"] | {"evidence": [3]}, "evidence-few"),
@@ -318,6 +329,34 @@ class TestByModel:
     def test_a_rejected_question_costs_nothing_more(self) -> None:
         questions = written({"attribute": draft(question="What colour is it in clip 2?")})
         assert checked({}, questions=questions) == questions
+
+    def test_captions_that_do_not_fit_are_shortened_but_not_those_it_rests_on(self) -> None:
+        texts = tuple(
+            f"A person with a hat numbered {i} walks past a door and on and on and on." for i in range(1, 121)
+        )
+        config = settings(kinds=("temporal",))
+        item = GOOD["temporal"] | {"evidence": [50, 51], "answer": "a hat numbered 50"}
+        sheet = ModelWriter(
+            ScriptedModel({"temporal": {"questions": [item]}}), config, load_prompts(config)
+        ).ask(video(120), captions(texts))
+        lines = lines_of(captions(texts))
+        questions = questions_of(sheet, video(120), lines, config, writer=WRITER)
+        model = ScriptedModel(
+            {
+                "check-blind": {"answer": "?"},
+                "check-same": {"same": False},
+                "check-answer": {"answerable": True, "answer": "a hat numbered 50"},
+            }
+        )
+        checker = Checker(model, config.checks, load_check_prompts(), caption_tokens=1200)
+        assert reasons(checker.check(questions, lines, 1200.0)) == [None]
+        (shown,) = [text for what, text, _ in model.asked if what == "check-answer"]
+        for number in (50, 51):
+            assert f" {texts[number - 1]}\n" in shown
+        assert shown.count("…\n") > 20
+        numbers = [int(found) for found in re.findall(r"^\[(\d+)\]", shown, re.MULTILINE)]
+        assert numbers == sorted(numbers)
+        assert len(shown) < 2 * 1200 * 4
 
     def test_options_are_turned_between_guesses(self) -> None:
         def first_option(text: str, _: int) -> dict[str, str]:

@@ -129,8 +129,8 @@ def test_a_description_of_the_whole_video() -> None:
         ({"text": None}, ()),
         ({"text": 7}, ()),
         ({"text": ["a", "", 3, "a"]}, ("a",)),
-        ({"on_screen_text": " A\nB "}, ("A B",)),
-        ({"texts": [{"text": "x"}, {"no": 1}]}, ("x",)),
+        ({"text": " A\nB "}, ("A B",)),
+        ({"text": [{"text": "x"}, {"no": 1}]}, ("x",)),
     ],
 )
 def test_texts_in_facts(facts: dict, texts: tuple[str, ...]) -> None:
