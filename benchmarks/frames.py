@@ -1,9 +1,9 @@
 """CPU seconds for 256, 1024 and 2048 training frames of a ten-minute video: our shards beside source readers.
 
 The video is made of the demo's excerpts, one after another, at 854×480. Each reader gives the same frames
-(spread evenly over the video) as uint8 RGB of the model's size, scaling included, in one thread of a process of
-its own. Ours reads JPEGs that were made once, at the rate that gives 2048 of them: another artefact, whose cost
-is told.
+(spread evenly over the video) as uint8 RGB of the model's size, scaling included, in one thread of a process
+of its own. Ours reads JPEGs that were made once, at the rate that gives 2048 of them: another artefact, whose
+cost is told.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from longvila.data.foreign_media import check_picture, frame_times
 from longvila.data.foreign_records import turns_of_caption, turns_of_json
 from longvila.data.foreign_tars import ForeignSample, samples_of
-from longvila.data.index import INDEX_FILE, IndexRow, dump_index, make_index
+from longvila.data.index import INDEX_FILE, IndexRow, dump_index, load_index, make_index
 from longvila.data.parts import Place, foreign_digest
 from longvila.errors import InputError, ItemError
 from longvila.records import Record, Sample, SampleKind, ShardRecord, Split, Turn, content_id
@@ -82,6 +82,7 @@ def index_foreign(
     tars = [key for key in storage.list() if key.endswith(".tar")]
     if not tars:
         raise InputError(f"There is no *.tar in {storage.url}. Give the folder of the tars.")
+    _refuse_our_own(storage)
     settings = (VERSION, fps, max_frames, split)
     indexed = []
     for number, tar in enumerate(tars):
@@ -105,6 +106,15 @@ def index_foreign(
         name=name, index_hash=index.hash, num_shards=len(index.shards), num_samples=len(index),
         num_frames=int(index.num_frames.sum()), left_out=dict(sorted(left_out.items())), examples=examples,
     )  # fmt: skip
+
+
+def _refuse_our_own(storage: Storage) -> None:
+    """Never write over the index of shards that we wrote: it says more than could be found out again."""
+    if not storage.exists(INDEX_FILE):
+        return
+    there = load_index(storage.get_bytes(INDEX_FILE), folder="", where=f"{storage.url}/{INDEX_FILE}")
+    if not all(there.columns["json_file"]):
+        raise InputError(f"{storage.url} is a data set of ours already ({there.name!r}). Name it as it is.")
 
 
 def _index_once(

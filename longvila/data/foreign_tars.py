@@ -44,7 +44,8 @@ def samples_of(storage: Storage, tar: str) -> Iterator[ForeignSample]:
     for member in members(storage, tar):
         _check(tar, member)
         found = _NAME.match(member.name.removeprefix("./"))
-        if found is None or not member.is_file or _META.search(member.name):
+        is_hidden = member.name.rpartition("/")[2].startswith(".")
+        if found is None or is_hidden or not member.is_file or _META.search(member.name):
             continue
         if found[1] != key:
             if parts:
