@@ -78,7 +78,7 @@ def check_splits(
     if found.shared:
         first = found.shared[0]
         raise InputError(
-            f"{len(found.shared)} pairs of training and held-out videos share a passage, for example "
+            f"Training and held-out videos share passages: {len(found.shared)} pairs do, for example "
             f"{first.heldout_video_id} from {first.passage.other_start_s:.1f} s and {first.train_video_id} "
             f"from {first.passage.start_s:.1f} s. Move one of the two videos to the other's split."
         )

@@ -68,7 +68,7 @@ class ValidateConfig(Settings):
     )
     max_fps: float = Field(default=480.0, gt=0, description="the mean; more is a broken clock")
     allow_still: bool = Field(default=False, description="keep videos in which the picture never changes")
-    timeout_s: float = Field(default=300.0, gt=0, description="for looking into one file")
+    timeout_s: float = Field(default=600.0, gt=0, description="for looking into one file")
     memory_bytes: int = Field(
         default=6 * 2**30, ge=2**29, description="of the process that looks into a file, and of ffmpeg"
     )
@@ -124,7 +124,8 @@ class DedupConfig(Settings):
     leak_passage_s: float = Field(
         default=3.0,
         gt=0,
-        description="so long a passage in common with a held-out or evaluation video rejects a training one",
+        description="so much in common with a held-out or evaluation video rejects a training video; "
+        "passages shorter than 2.5 s are not seen",
     )
     evaluation_lists: tuple[str, ...] = Field(
         default=(),

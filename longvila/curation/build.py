@@ -82,7 +82,7 @@ def fetch_batch(
             result_cls=FetchedVideo,
             progress=progress,
             still_valid=lambda fetched: workspace.storage.exists(fetched.key),
-            retried_reasons=fetch.PASSING_REASONS,
+            retried_reasons=fetch.RETRIED_REASONS,
             workers=CONNECTIONS,
         )
 

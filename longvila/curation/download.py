@@ -188,7 +188,8 @@ def _begin_or_go_on(answer: Answer, url: str, partial: Partial) -> int | None:
     """Make ready for the body of a 200 or 206; return the whole size when the server says it."""
     if answer.status == 200:
         length = answer.headers.get("content-length", "")
-        total = int(length) if length.isdecimal() else None
+        is_known = length.isdecimal() and "transfer-encoding" not in answer.headers
+        total = int(length) if is_known else None
         partial.begin(validator=_validator(answer), total=total, encoding=_encoding(answer, url))
         return total
     found = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", answer.headers.get("content-range", ""))

@@ -28,7 +28,9 @@ VERSION = 1
 PASSING_REASONS = frozenset(
     {"unreachable", "too-slow", "no-yt-dlp", "address-unknown"}
 )  # a later run may fare better
-RETRIED_REASONS = PASSING_REASONS | {FULL}
+RETRIED_REASONS = PASSING_REASONS | frozenset(
+    {FULL, "missing", "unreadable", "forbidden", "private-address", "too-large", "too-many-redirects"}
+)  # a setting, a permission or a file on this machine may have changed, and looking again costs little
 _CHUNK_BYTES = 1 << 20
 
 

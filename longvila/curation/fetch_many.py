@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from longvila.config.addresses import is_relative, resolve_url
+from longvila.config.addresses import is_relative, redacted, resolve_url
 from longvila.config.sourcing import FetchConfig
 from longvila.curation import fetch
 from longvila.curation.budget import Budget, cut_where_full
 from longvila.curation.download import Downloader
 from longvila.curation.fetch import FetchedVideo
 from longvila.curation.private import with_whole_address
-from longvila.errors import InputError
+from longvila.errors import InputError, ItemError
 from longvila.records import Source
 from longvila.storage import StepResult, Workspace, run_step, run_whole
 
@@ -42,9 +42,13 @@ def fetch_batch(
     def process(source: Source) -> FetchedVideo:
         whole = with_whole_address(source, addresses or {})
         found = whole.model_copy(update={"url": resolve_url(whole.url, base or "")})
-        fetched = fetch.fetch_source(
-            found, workspace=workspace, config=config, downloader=downloader, budget=budget
-        )
+        try:
+            fetched = fetch.fetch_source(
+                found, workspace=workspace, config=config, downloader=downloader, budget=budget
+            )
+        except ItemError as error:  # a person knows the path of the list, not where it was served
+            words = error.detail.replace(redacted(found.url), source.url)
+            raise ItemError(error.reason, words if is_relative(source.url) else error.detail) from error
         return fetched.model_copy(update={"url": source.url}) if is_relative(source.url) else fetched
 
     def still_valid(fetched: FetchedVideo) -> bool:

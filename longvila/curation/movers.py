@@ -28,7 +28,7 @@ _MIN_TOTAL = 0.06  # picture widths over the span
 _AXIS_LEAD = 2.0  # times more along one axis than along the other
 _SIDE, _MIDDLE = (0.38, 0.62), (0.33, 0.67)
 _ALL_THE_WHILE = 0.7  # of the compared samples, or where it is the rest of the time is not known
-_SMALL, _LARGE = 0.05, 0.4  # of the picture
+_SMALL, _LARGE = 0.02, 0.4  # of the picture
 
 
 class ObjectMotion(NamedTuple):
@@ -59,8 +59,11 @@ def zoom(span: Span) -> str | None:
 def object_motion(span: Span) -> ObjectMotion | None:
     """Say which way the largest thing moves against the rest of the picture, within one shot.
 
-    None when nothing does, when it is too little to be sure, or when it goes now this way and now that.
+    None when nothing does, when it is too little to be sure, when it goes now this way and now that, and when
+    the view closes in or draws out: near things then move against far ones.
     """
+    if zoom(span) in ("in", "out"):
+        return None
     compared = _compared(span)
     mover_S7 = span.measures.mover[span.here][compared]
     if len(mover_S7) < _MIN_COMPARED:
@@ -111,6 +114,6 @@ def _place(middles_P2: np.ndarray) -> str | None:
 
 def _size(boxes_P: np.ndarray) -> str | None:
     """Say how much of the picture it takes; of a plain thing only the edges are seen to move."""
-    if float(np.quantile(boxes_P, 0.9)) <= _SMALL:
+    if float(boxes_P.max()) <= _SMALL:
         return "small"
     return "large" if float(np.median(boxes_P)) >= _LARGE else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 import zlib
 from collections.abc import Iterable
@@ -16,6 +17,7 @@ from longvila.storage import write_text
 from longvila.storage.files import os_errors
 
 _CHUNK_BYTES = 1 << 20
+_SYNC_BYTES = 64 << 20  # written since the last flush to the disk itself
 
 
 @dataclass(frozen=True)
@@ -48,10 +50,10 @@ class Partial:
         self.path = path
         self._source = content_id(canonical(url))
         self._meta_path = path.with_name(path.name + ".json")
-        self.validator, self.total, self.encoding = "", None, ""
+        self.validator, self.total, self.encoding, self._synced = "", None, "", 0
         meta = self._read()
         if meta is not None:
-            self.validator, self.total, self.encoding = meta
+            self._save(*meta, synced=self._synced)  # from now on of this start of the machine
         else:
             self.forget()
 
@@ -78,34 +80,35 @@ class Partial:
         if total is not None and total != self.total:
             self._save(self.validator, total, self.encoding)
 
-    def _save(self, validator: str, total: int | None, encoding: str) -> None:
+    def _save(self, validator: str, total: int | None, encoding: str, *, synced: int = 0) -> None:
         self.validator, self.total, self.encoding = validator, total, encoding
+        self._synced = max(synced, self._synced)
         facts = {"source": self._source, "validator": validator, "total": total, "encoding": encoding}
+        facts |= {"synced": self._synced, "boot": _boot_id()}
         write_text(self._meta_path, json.dumps(facts))
 
     def forget(self) -> None:
         """Throw everything away."""
         self.path.unlink(missing_ok=True)
         self._meta_path.unlink(missing_ok=True)
-        self.validator, self.total, self.encoding = "", None, ""
+        self.validator, self.total, self.encoding, self._synced = "", None, "", 0
 
     def write(self, pieces: Iterable[bytes], *, url: str, limits: Limits) -> None:
         """Write what arrives behind what is there. Raises ``ItemError`` too-large (all is lost), too-slow."""
         size = self.size
-        with os_errors(f"write {self.path}"):
-            file = self.path.open("ab")
-        with file:
+        with os_errors(f"write {self.path}"), self.path.open("ab") as file:
             for piece in pieces:
                 size += len(piece)
                 if size > limits.max_size_bytes:
                     self.forget()
                     raise too_large(url, limits.max_size_bytes)
-                with os_errors(f"write {self.path}"):
-                    file.write(piece)
+                file.write(piece)
+                if size - self._synced >= _SYNC_BYTES:
+                    file.flush()
+                    os.fsync(file.fileno())
+                    self._save(self.validator, self.total, self.encoding, synced=size)
                 if time.monotonic() > limits.deadline:
                     raise limits.too_slow(url)
-            with os_errors(f"write {self.path}"):
-                file.flush()
 
     def unpack(self, *, max_size_bytes: int, url: str) -> None:
         """Undo the packing of a server that packs what it was asked not to pack."""
@@ -140,6 +143,9 @@ class Partial:
             if meta["source"] != self._source or not self.path.is_file():
                 return None
             found = str(meta["validator"]), meta["total"], str(meta["encoding"])
+            self._synced = int(meta["synced"])
+            if meta["boot"] != _boot_id():  # what was not synced may have lost blocks
+                os.truncate(self.path, min(self._synced, self.path.stat().st_size))
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return found if self._may_go_on(*found[:2]) else None
@@ -151,6 +157,14 @@ class Partial:
 def too_large(url: str, max_size_bytes: int) -> ItemError:
     """The error for more bytes than allowed."""
     return ItemError("too-large", f"{redacted(url)}: more than {max_size_bytes:,} bytes")
+
+
+def _boot_id() -> str:
+    """What changes when the machine starts anew; "" where it does not say."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
 
 
 def _unpacked(packed) -> Iterable[bytes]:

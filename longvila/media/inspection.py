@@ -44,6 +44,8 @@ def inspect(path: Path, *, name: str, limits: Limits, as_it_is: bool = False) ->
     facts = probe(path, name=name, max_pixels=limits.max_pixels)
     _check_limits(facts, limits, name)
     why = reasons_to_normalise(facts)
+    if facts.num_frames < 2 and facts.has_audio:
+        raise ItemError("audio-only", f"{name} holds sound and a single picture, as a cover")
     if not limits.allow_still and is_still(path, facts):
         what = "it holds a single picture" if facts.num_frames < 2 else "its picture never changes"
         raise ItemError("still", f"{name}: {what}, in all its {facts.duration_s:,.1f} s")

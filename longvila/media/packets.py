@@ -37,6 +37,8 @@ _UNSTUFFED = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "flv", "avi")
 _ZERO_HEAD = bytes(64)
 _LOST_BYTES = 4096  # between two packets; more than any header of a cluster or a tag
 _CONTIGUOUS = ("matroska,webm", "flv", "avi", "asf", "ogg", "mpeg")
+_GAPLESS = ("matroska,webm", "flv")
+_ADDITION = "matroska_block_additional"
 _MAX_GAPS = 1000
 _HOLE = bytes(4096)  # a page of zeros inside a packet
 
@@ -64,6 +66,7 @@ class TimeLine:
     num_packets: int  # of the video, those that are not shown too
     first_damage: int | None  # the time of the first packet that is damaged
     gaps: tuple[Gap, ...]  # where packets should follow one another and do not
+    is_gapless: bool  # whether any gap is damage, and not only one of zeros
 
 
 def read_time_line(container: InputContainer, stream: VideoStream, name: str) -> TimeLine:
@@ -113,6 +116,7 @@ class _Reading:
         self._last_byte = 0
         self._now_s = 0.0
         self._gaps: list[Gap] = []
+        self._has_additions = False  # as the transparency of VP9, which lies between the packets
 
     def add(self, packet: Packet) -> None:
         """Take one packet of any stream."""
@@ -159,6 +163,7 @@ class _Reading:
         """Note where bytes lie between two packets, in containers that are written from start to end."""
         if packet.pos is None or packet.pos < 0 or self._format not in _CONTIGUOUS:
             return
+        self._has_additions = self._has_additions or packet.has_sidedata(_ADDITION)
         if self._last_byte and packet.pos - self._last_byte > _LOST_BYTES and len(self._gaps) < _MAX_GAPS:
             self._gaps.append(Gap(self._last_byte, packet.pos, self._now_s))
         start = self._last_byte if packet.pos == self._last_pos else packet.pos
@@ -192,6 +197,7 @@ class _Reading:
             num_packets=self.num_packets,
             first_damage=self._first_damage(),
             gaps=tuple(self._gaps),
+            is_gapless=self._format in _GAPLESS and not self._has_additions,
         )
 
     def _guessed(self) -> list[int]:

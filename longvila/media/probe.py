@@ -36,7 +36,6 @@ _MAX_LEADING_ERRORS = 250  # packets of a group that began before the file did
 _FULL_RANGE = 2
 _PROGRESSIVE = 1  # of FFmpeg's field orders: 0 is unknown, the others are interlaced
 _COARSE_TICKS = 10  # per frame
-_GAPLESS = ("matroska,webm", "flv")
 _HDR_TRANSFERS = (16, 18)  # PQ and HLG, by ITU-T H.273
 INDEXED_CONTAINERS = ("mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "mpegts", "flv")  # fit for seeking
 DEFAULT_MAX_PIXELS = 8192 * 8192
@@ -144,7 +143,7 @@ def probe(path: str | Path, *, name: str | None = None, max_pixels: int = DEFAUL
             starts_clean=line.starts_clean,
             file_start_s=(container.start_time or 0) / 1e6,
             sound_delay_s=0.0 if line.sound_s is None else line.sound_s - float(line.pts[0] * time_base),
-            damage_s=_damage(path, container.format.name, line, duration_s, time_base),
+            damage_s=_damage(path, line, duration_s, time_base),
         )
 
 
@@ -172,14 +171,12 @@ def _is_truncated(
     return line.is_exact and promised_s - there_s > max(_MISSING_S, _MISSING_SHARE * promised_s)
 
 
-def _damage(
-    path: Path, container: str, line: TimeLine, duration_s: float, time_base: Fraction
-) -> float | None:
+def _damage(path: Path, line: TimeLine, duration_s: float, time_base: Fraction) -> float | None:
     """Where the first damaged or missing part is, in seconds; None when none was found."""
     if line.first_damage is not None:
         return float((line.first_damage - int(line.pts[0])) * time_base)
     for gap in line.gaps:
-        if container in _GAPLESS or is_hole(path, gap.start, gap.stop):
+        if line.is_gapless or is_hole(path, gap.start, gap.stop):
             return gap.time_s - float(int(line.pts[0]) * time_base)
     lost = lost_sync(path)
     return None if lost is None else duration_s * lost / path.stat().st_size

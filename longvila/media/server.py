@@ -6,6 +6,7 @@ It answers GET and HEAD, single byte ranges, ``If-Range`` and ``ETag``, so that 
 from __future__ import annotations
 
 import logging
+import os
 import re
 import threading
 from email.utils import formatdate
@@ -75,6 +76,9 @@ class _Handler(BaseHTTPRequestHandler):
         path = self._file()
         if path is None:
             self.send_error(HTTPStatus.NOT_FOUND, "There is no such file")
+            return
+        if not os.access(path, os.R_OK):
+            self.send_error(HTTPStatus.FORBIDDEN, "The file may not be read")
             return
         stat = path.stat()
         etag = f'"{stat.st_size:x}-{stat.st_mtime_ns:x}"'

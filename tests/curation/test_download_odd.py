@@ -41,7 +41,8 @@ def test_what_is_short_or_no_answer_is_never_the_file(tmp_path: Path, short) -> 
 
 
 def test_a_body_without_a_length_is_whole_when_it_ends_well(tmp_path: Path) -> None:
-    chunked = raw("HTTP/1.1 200 OK\nTransfer-Encoding: chunked", b"5\r\nabcde\r\n0\r\n\r\n")
+    body = b"5\r\nabcde\r\n0\r\n\r\n"
+    chunked = raw("HTTP/1.1 200 OK\nContent-Length: 3\nTransfer-Encoding: chunked", body)
     with FaultyServer({"/v.mp4": [chunked]}) as server:
         assert download(server, tmp_path / "part") == b"abcde"
 

@@ -117,8 +117,29 @@ def test_a_full_disk_ends_the_step_and_says_so(tmp_path: Path) -> None:
     partial = Partial(part, "http://x.org/v.mp4")
     part.symlink_to("/dev/full")
     limits = Limits.starting_now(max_size_bytes=10**9, total_timeout_s=60.0)
-    with pytest.raises(MachineError, match=r"The disk is full: cannot write .* Free space"):
-        partial.write(iter([BODY]), url="http://x.org/v.mp4", limits=limits)
+    for piece in (BODY, b"a little"):
+        with pytest.raises(MachineError, match=r"The disk is full: cannot write .* Free space"):
+            partial.write(iter([piece]), url="http://x.org/v.mp4", limits=limits)
+
+
+def test_after_the_machine_went_down_only_what_was_synced_is_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    part, url = tmp_path / "v.part", "http://x.org/v.mp4"
+    monkeypatch.setattr("longvila.curation.partial._SYNC_BYTES", 1_000_000)
+    limits = Limits.starting_now(max_size_bytes=10**9, total_timeout_s=60.0)
+    partial = Partial(part, url)
+    partial.begin(validator='"1"', total=len(BODY))
+    partial.write(
+        iter([BODY[:600_000], BODY[600_000:1_200_000], BODY[1_200_000:1_500_000]]), url=url, limits=limits
+    )
+    assert Partial(part, url).size == 1_500_000
+    monkeypatch.setattr("longvila.curation.partial._boot_id", lambda: "another")
+    again = Partial(part, url)
+    assert (again.size, again.validator, again.is_whole) == (1_200_000, '"1"', False)
+    again.write(iter([BODY[1_200_000:1_300_000]]), url=url, limits=limits)
+    assert Partial(part, url).size == 1_300_000
+    assert part.read_bytes() == BODY[:1_300_000]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become nobody")
@@ -166,3 +187,29 @@ def test_a_download_that_is_whole_but_not_stored_is_not_fetched_again(tmp_path: 
         (tmp_path / "videos").unlink()
         assert fetch_source(source, workspace=workspace, config=CONFIG).sha256 == SHA
     assert len(server.requests) == 1
+
+
+def test_a_rejection_is_looked_at_again_when_a_setting_or_a_file_may_have_mended_it(tmp_path: Path) -> None:
+    workspace = Workspace.open(tmp_path / "ws")
+    with FaultyServer({"/v.mp4": [answer(200, BODY)], "/gone.mp4": [answer(404)]}) as server:
+        sources = [
+            Source(source_id="web", url=f"{server.url}/v.mp4"),
+            Source(source_id="gone", url=f"{server.url}/gone.mp4"),
+            Source(source_id="file", url="late.mp4"),
+        ]
+        strict = CONFIG.model_copy(update={"max_size_bytes": 1000})
+        private = CONFIG.model_copy(update={"allow_private_hosts": ()})
+        reasons = [
+            {
+                item.item_id: item.reason
+                for item in fetch_batch(workspace, sources, how, base=tmp_path).rejections
+            }
+            for how in (private, strict)
+        ]
+        (tmp_path / "late.mp4").write_bytes(BODY[:10])
+        result = fetch_batch(workspace, sources, CONFIG, base=tmp_path)
+        asked = [path for path, _ in server.requests]
+    assert reasons[0]["web"] == reasons[0]["gone"] == "private-address"
+    assert reasons[1] == {"web": "too-large", "gone": "gone", "file": "missing"}
+    assert [found.source_id for found in result.results] == ["web", "file"]
+    assert asked.count("/gone.mp4") == 1

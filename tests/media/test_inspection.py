@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from longvila.errors import ItemError
+from longvila.media.ffmpeg import ffmpeg_program
 from longvila.media.inspection import Inspection, Limits, inspect
 from longvila.media.probe import probe
 from longvila.media.still import is_still
@@ -146,6 +148,35 @@ def test_sound_that_goes_on_is_no_missing_picture(tmp_path):
         "-f", "lavfi", "-i", "testsrc2=s=64x64:d=2", "-f", "lavfi", "-i", "sine=d=9", "-c:v", "libx264", path
     )
     assert look(path).facts.duration_s == pytest.approx(2.0)
+
+
+def test_sound_with_a_cover_as_its_video(tmp_path):
+    path = tmp_path / "a.mp4"
+    cover = write_video(tmp_path / "cover.mp4", grey_ramp(1))
+    ffmpeg("-f", "lavfi", "-i", "sine=d=5", "-i", cover, "-map", "0", "-map", "1", "-c:v", "copy", path)
+    assert reason(path) == "audio-only"
+
+
+@pytest.mark.parametrize("name", ["b.mkv", "b.mp4", "b.mov"])
+def test_streams_of_other_kinds_do_not_disturb(tmp_path, video, name):
+    (tmp_path / "a.srt").write_text("1\n00:00:00,500 --> 00:00:02,000\nhello\n")
+    extra = {
+        "b.mkv": ("-c:s", "srt", "-attach", tmp_path / "a.srt", "-metadata:s:t", "mimetype=text/plain"),
+        "b.mp4": ("-c:s", "mov_text"),
+        "b.mov": ("-c:s", "mov_text", "-timecode", "01:00:00:00"),
+    }[name]
+    ffmpeg("-i", video, "-i", tmp_path / "a.srt", "-c:v", "copy", *extra, tmp_path / name)
+    found = look(tmp_path / name)
+    assert (found.facts.num_frames, found.why_normalise) == (30, ())
+
+
+def test_a_recording_without_index_and_length(tmp_path):
+    """As a browser's recorder writes it: to a pipe, so that nothing can be filled in at the end."""
+    path = tmp_path / "live.webm"
+    with path.open("wb") as file:
+        command = [ffmpeg_program(), "-v", "error", "-f", "lavfi", "-i", "testsrc2=s=64x48:d=8", "-g", "20"]
+        subprocess.run([*command, "-c:v", "libvpx", "-f", "webm", "-"], stdout=file, check=True, timeout=60)
+    assert look(path).facts.duration_s == pytest.approx(8.0, abs=0.05)
 
 
 LIMITS: dict[str, Callable[[], dict[str, float]]] = {

@@ -6,6 +6,7 @@ import hashlib
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -144,6 +145,20 @@ def test_the_sound_stays_with_the_picture(tmp_path):
     assert after.has_audio
     assert after.sound_delay_s == pytest.approx(0.0, abs=0.05)
     assert after.duration_s == pytest.approx(0.8, abs=0.02)
+
+
+def test_sound_that_cannot_be_decoded_is_left_out(tmp_path):
+    path = tmp_path / "a.mkv"
+    video = write_video(tmp_path / "v.mkv", grey_ramp(30), fps=25, codec="mpeg2video")
+    ffmpeg("-i", video, "-f", "lavfi", "-i", "sine=d=1.2", "-c:v", "copy", "-c:a", "aac", path)
+    data, rng = bytearray(path.read_bytes()), np.random.default_rng(0)
+    with av.open(str(path)) as container:
+        packets = [(p.pos, p.size) for p in container.demux(audio=0) if p.size]
+    for at, size in packets[5:]:
+        data[at + 8 : at + size] = rng.bytes(size - 8)
+    path.write_bytes(data)
+    _, after, _ = encode(path)
+    assert (after.num_frames, after.has_audio) == (30, False)
 
 
 def test_twice_gives_the_same_bytes(tmp_path):

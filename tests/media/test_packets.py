@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
+import av
 import numpy as np
 import pytest
 
@@ -82,6 +85,18 @@ def test_a_hole_is_found_wherever_it_is(tmp_path, suffix):
     facts = probe(path)
     # What lies behind the hole of a Matroska file may not be found again.
     assert facts.damage_s is not None or facts.is_truncated
+
+
+def test_transparency_between_the_packets_is_no_hole(tmp_path):
+    noise = "testsrc2=s=160x120:r=10:d=1,format=yuva420p,geq=lum='lum(X,Y)':a='random(1)*255'"
+    ffmpeg(
+        "-f", "lavfi", "-i", noise, "-c:v", "libvpx-vp9", "-cpu-used", "8", "-b:v", "9M",
+        "-pix_fmt", "yuva420p", tmp_path / "a.webm",
+    )  # fmt: skip
+    with av.open(str(tmp_path / "a.webm")) as container:
+        ends = [(p.pos, p.pos + p.size) for p in container.demux() if p.size]
+    assert max(start - stop for (_, stop), (start, _) in pairwise(ends)) > 4096
+    assert probe(tmp_path / "a.webm").damage_s is None
 
 
 def test_drm_is_told(tmp_path):

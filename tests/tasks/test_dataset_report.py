@@ -38,6 +38,7 @@ def built(outputs: BuildOutputs) -> BuiltDataset:
         questions=of["filter-questions"],
         steps=tuple(of.values()),
         rejections=tuple(refs),
+        duplicates=ManifestRef(step="duplicates", key=outputs.duplicates),
     )
 
 

@@ -67,6 +67,8 @@ def test_bad_sources_become_rejections_and_a_new_port_fetches_nothing_again(
     assert [video.source_id for video in read_records(workspace, checked, VideoRecord)] == ["good"]
     reasons = {item.item_id: item.reason for item in read_rejections(workspace, [fetched, checked])}
     assert reasons == {"gone": "gone", "cut": "truncated"}
+    (gone,) = read_rejections(workspace, [fetched])
+    assert gone.detail == "gone.mp4: there is nothing at this address (404)"
 
 
 def test_loopback_has_to_be_allowed_by_name(served: Path, tmp_path: Path) -> None:

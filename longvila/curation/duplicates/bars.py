@@ -7,7 +7,6 @@ copy too. F pictures, H × W pixels.
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 
 _LEVEL_STEP = 10  # of 255: how far a bar's pixels may be from its level
@@ -51,10 +50,14 @@ def _edges(grey_HW: np.ndarray) -> tuple[int, int]:
 
 
 def _leading(grey_HW: np.ndarray) -> int:
-    level = float(np.median(grey_HW[0]))
-    most_odd = _ODD_SHARE * grey_HW.shape[1]
-    if np.count_nonzero(cv2.absdiff(grey_HW[0], level) > _LEVEL_STEP) > most_odd:
+    level = int(np.median(grey_HW[0]))
+    if not _is_plain(grey_HW[:1], level)[0]:
         return 0
-    odd_HW = cv2.absdiff(np.ascontiguousarray(grey_HW), level) > _LEVEL_STEP
-    odd_H = np.count_nonzero(odd_HW, axis=1) > most_odd
-    return int(odd_H.argmax()) if odd_H.any() else len(grey_HW)
+    plain_H = _is_plain(grey_HW, level)
+    return len(grey_HW) if plain_H.all() else int(plain_H.argmin())
+
+
+def _is_plain(rows_HW: np.ndarray, level: int) -> np.ndarray:
+    """Which rows have that level nearly everywhere, bool [H]."""
+    odd_HW = np.abs(rows_HW.astype(np.int16) - level) > _LEVEL_STEP
+    return np.count_nonzero(odd_HW, axis=1) <= _ODD_SHARE * rows_HW.shape[1]

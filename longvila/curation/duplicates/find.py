@@ -23,7 +23,6 @@ from longvila.curation.duplicates.pairs import (
     DuplicatePair,
     PairKind,
     compare,
-    longest_s,
     part_of,
     to_passage,
 )
@@ -128,7 +127,7 @@ def _pairs_of(
         if not result.passages:
             continue
         pair = make_pair(video, other, result)
-        leaks = leaks_into(video, pair) and longest_s(result.passages) >= config.leak_passage_s
+        leaks = leaks_into(video, pair) and pair.shared_s >= config.leak_passage_s
         covered_S |= result.covered_S
         together = part_of(ours, covered_S)
         pairs.append(pair.model_copy(update={"rejects": leaks, "share_together": together}))
@@ -159,7 +158,7 @@ def make_pair(video: VideoRecord, other: VideoRecord | EvaluationVideo, result: 
         share=result.share,
         other_share=result.other_share,
         share_together=result.share,
-        shared_s=float(result.covered_S.sum()) / SAMPLES_PER_S,
+        shared_s=result.shared_s,
         passages=tuple(to_passage(shared) for shared in result.passages),
     )
 

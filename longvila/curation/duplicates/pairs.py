@@ -102,6 +102,11 @@ class Comparison(NamedTuple):
     share: float
     other_share: float
 
+    @property
+    def shared_s(self) -> float:
+        """How long a time of the one video is in the other, seconds."""
+        return float(self.covered_S.sum()) / SAMPLES_PER_S
+
 
 def compare(
     a: Fingerprint, b: Fingerprint, hits: Iterable[ViewHits], *, max_distance: int, min_hits: int
@@ -153,11 +158,6 @@ def to_passage(shared: Shared) -> Passage:
         cropped_share=round(VIEWS[shared.view.b].cut - VIEWS[shared.view.a].cut, 3),
         distance=round(shared.distance, 2),
     )
-
-
-def longest_s(passages: Sequence[Shared]) -> float:
-    """The longest passage's length in seconds; 0 when there is none."""
-    return max((shared.stop - shared.start for shared in passages), default=0) / SAMPLES_PER_S
 
 
 def _new(found: Sequence[Shared], covered_S: np.ndarray) -> list[Shared]:

@@ -62,8 +62,11 @@ def shared_passages(
     """Find the passages of ``a`` that lie in ``b`` along a line; none where the pictures are not the same."""
     line = _fitted(view.codes_of(a), a.clear, b, line, view, max_distance)
     clear_S, places_S = _facing(a, b, line)
-    view = _best_view(a, b, clear_S, places_S, view)
-    codes_S = view.codes_of(a)
+    best = _best_view(a, b, clear_S, places_S, view)
+    codes_S = best.codes_of(a)
+    if best != view:
+        view, line = best, _fitted(codes_S, a.clear, b, line, best, max_distance)
+        clear_S, places_S = _facing(a, b, line)
     near_S = _along(codes_S, b, places_S, view, reach=1).min(axis=1)
     good_S = clear_S & (near_S <= max_distance)
     found = []

@@ -9,7 +9,7 @@ import numpy as np
 from longvila.config.sourcing import DedupConfig
 from longvila.curation.duplicates.candidates import find_candidates, gather
 from longvila.curation.duplicates.fingerprint import Fingerprint
-from longvila.curation.duplicates.pairs import Passage, compare, longest_s, to_passage
+from longvila.curation.duplicates.pairs import Passage, compare, to_passage
 from longvila.curation.sampling import SAMPLES_PER_S
 from longvila.records import Record, VideoRecord
 
@@ -56,7 +56,7 @@ def compare_splits(
             found = compare(
                 ours, theirs, hits, max_distance=config.max_distance, min_hits=candidates.min_hits
             )
-            if longest_s(found.passages) >= config.leak_passage_s:
+            if found.shared_s >= config.leak_passage_s:
                 longest = max(found.passages, key=lambda passage: passage.stop - passage.start)
                 shared.append(
                     SharedPassage(

@@ -22,7 +22,7 @@ from longvila.storage import Workspace
 from longvila.storage.base import Storage
 
 _KIND = b"longvila.fingerprints"
-_IN_MEMORY = 4096
+_IN_MEMORY = 1024
 
 
 def fingerprint_key(name: str) -> str:
@@ -50,7 +50,7 @@ def load_fingerprint(storage: Storage, key: str) -> Fingerprint:
 
 
 class StoredFingerprints(Mapping[str, Fingerprint]):
-    """Fingerprints by id, read when they are asked for; the last few thousand stay in memory."""
+    """Fingerprints by id, read when they are asked for; the last thousand stay in memory."""
 
     def __init__(self, storage: Storage, keys: Mapping[str, str]) -> None:
         self._storage = storage

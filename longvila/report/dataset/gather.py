@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -14,9 +14,10 @@ from longvila.curation.filters import blind_baselines
 from longvila.curation.scan import Scan
 from longvila.data import open_index
 from longvila.errors import InputError
-from longvila.records import Caption, Clip, Question, Rejection, Shot, Usage, VideoRecord, content_id
+from longvila.records import Caption, Clip, Question, Rejection, Usage, VideoRecord
 from longvila.report.content import FunnelStep, Picture, Verdict
 from longvila.report.dataset import funnel
+from longvila.report.dataset.choose import choose_questions, choose_videos
 from longvila.report.dataset.content import (
     BuildReport,
     DuplicateExample,
@@ -27,14 +28,12 @@ from longvila.report.dataset.content import (
 )
 from longvila.report.dataset.inputs import BuildOutputs, StepOutput, dataset_stats
 from longvila.report.dataset.pictures import PictureShelf, read_example, video_sheet
-from longvila.report.dataset.tally import SPLITS, Tally
+from longvila.report.dataset.tally import Tally
 from longvila.report.verdicts import judge_funnel
 from longvila.storage import StepStats, Workspace
 
 MAX_SHEETS = 24
 MAX_OPENED = 40  # videos whose pictures are looked at
-EXAMPLES_PER_KIND = 2  # of each split and form
-MAX_EXAMPLES = 120
 MAX_DUPLICATES = 12
 MAX_PICTURE_BYTES = 10 * 2**20  # they grow by a third inside the page
 
@@ -73,7 +72,6 @@ class _Gatherer:
         self._clips: dict[str, str] = {}  # clip → its video
         self._num_captioned = 0
         self._questions: list[Question] = []
-        self._shots: dict[str, tuple[Shot, ...]] = {}  # of the videos that are shown
         self._said: dict[str, list[Caption]] = {}
         self._scans: dict[str, Scan] = {}
         self._read_videos()
@@ -85,6 +83,8 @@ class _Gatherer:
         """Put everything together."""
         shelf = PictureShelf(self._workspace, self._scans, max_bytes=MAX_PICTURE_BYTES)
         steps = self._funnel()
+        duplicates, examples = self._duplicate_examples(shelf), self._examples(shelf)
+        sheets = self._sheets(shelf)  # last: they have most pictures, and these may run out
         checks = [judge_funnel(steps), funnel.check_joints(self._outputs)]
         if splits is not None:
             checks.append(judge_splits(splits))
@@ -97,13 +97,13 @@ class _Gatherer:
             shard_sets=shard_sets(self._workspace, self._outputs.datasets),
             splits=self._tally.splits(),
             funnel=steps,
-            sheets=self._sheets(shelf),
+            sheets=sheets,
             num_videos=len(self._kept),
             distributions=self._tally.distributions(),
             kinds=self._tally.kinds(blind_baselines(self._questions)),
-            examples=self._examples(shelf),
+            examples=examples,
             stages=self._costs(),
-            duplicates=self._duplicate_examples(shelf),
+            duplicates=duplicates,
             num_duplicates=len(self._duplicates),
             terms=self._tally.terms(),
             makers=self._tally.makers(),
@@ -138,10 +138,13 @@ class _Gatherer:
         wanted |= {rejected.item_id for rejected in shown}
         wanted |= {pair.other_video_id for one in shown if (pair := self._pairs.get(one.item_id))}
         self._left["scan"] = 0
+        seen: set[str] = set()  # of a file that came twice there are two scans
         for batch in self._outputs.step("scan").records(self._storage, Scan):
             self._left["scan"] += len(batch)
             for found in batch:
-                self._tally.add_scan(found)
+                if found.video_id not in seen:
+                    self._tally.add_scan(found)
+                    seen.add(found.video_id)
                 if found.video_id in wanted:
                     self._scans[found.video_id] = found
 
@@ -241,42 +244,6 @@ class _Gatherer:
         return tuple(steps)
 
 
-def choose_videos(videos: Iterable[VideoRecord], limit: int) -> list[VideoRecord]:
-    """Choose up to ``limit`` videos, as many held-out as training ones while there are both.
-
-    The order is by a hash of the ids: another video in the set does not change which others are shown.
-    """
-    ranked = sorted(videos, key=lambda video: content_id("shown", video.video_id))
-    queues = [[video for video in ranked if video.split == split] for split in SPLITS]
-    longest = max((len(queue) for queue in queues), default=0)
-    mixed = [queue[i] for i in range(longest) for queue in queues if i < len(queue)]
-    return mixed[:limit]
-
-
-def choose_questions(questions: Sequence[Question], opened: set[str]) -> list[Question]:
-    """Choose some of each kind, split and form; rather of videos whose pictures are ``opened``."""
-    groups: dict[tuple[str, str, str], list[Question]] = {}
-    for question in questions:
-        groups.setdefault((question.kind, question.split, question.form), []).append(question)
-    chosen: list[Question] = []
-    for _, group in sorted(groups.items()):
-        group.sort(key=lambda question: (question.video_id not in opened, content_id(question.question_id)))
-        chosen += _of_different_videos(group)[:EXAMPLES_PER_KIND]
-    return chosen[:MAX_EXAMPLES]
-
-
-def _of_different_videos(ranked: Sequence[Question]) -> list[Question]:
-    """Return them in their order, but first one of each video and answer."""
-    seen: set[tuple[str, str]] = set()
-    first, later = [], []
-    for question in ranked[:200]:
-        key = (question.video_id, question.answer)
-        fresh = not any(key[0] == video or key[1] == answer for video, answer in seen)
-        (first if fresh else later).append(question)
-        seen.add(key)
-    return first + later
-
-
 def stage_cost(step: StepOutput, stats: Sequence[StepStats], usage: Usage) -> StageCost:
     """Return what one step cost; ``stats`` are those of its batches, as far as they left any."""
     unit, _ = funnel.UNITS.get(step.step, ("items", ""))
@@ -295,12 +262,14 @@ def stage_cost(step: StepOutput, stats: Sequence[StepStats], usage: Usage) -> St
 
 def judge_splits(found: SplitReport) -> Verdict:
     """Training and held-out videos share no picture."""
-    nearest = "none" if found.nearest_distance is None else f"nearest {found.nearest_distance} bits"
+    evidence = "there is nothing to compare"
+    if found.nearest_distance is not None:
+        evidence = (
+            f"{found.num_heldout_pictures} × {found.num_train_pictures} pictures, nearest "
+            f"{found.nearest_distance} bits of 64; up to {found.max_distance} counts as the same"
+        )
     return Verdict(
-        claim="Training and held-out videos share no picture",
-        passed=not found.shared,
-        evidence=f"{found.num_heldout_pictures} × {found.num_train_pictures} pictures, {nearest} of 64; "
-        f"up to {found.max_distance} counts as the same",
+        claim="Training and held-out videos share no picture", passed=not found.shared, evidence=evidence
     )
 
 

@@ -5,8 +5,8 @@ import pytest
 from longvila.errors import InputError
 from longvila.records import Caption, Clip, VideoRecord
 from longvila.report.dataset import BuildReport, gather_build
+from longvila.report.dataset.choose import choose_videos
 from longvila.report.dataset.funnel import without_secrets
-from longvila.report.dataset.gather import choose_videos
 from longvila.storage import Workspace
 from tests.report.dataset.conftest import ABOUT
 from tests.report.dataset.making import (
