@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import logging
+import threading
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from longvila.curation.language.batching import Batcher
 from longvila.curation.language.cache import AnswerCache, answer_key
 from longvila.curation.language.protocol import Completion, Message
 from longvila.curation.language.schema import Schema, complete_json, with_schema
-from longvila.curation.language.weights import Loaded, load_weights
+from longvila.curation.language.weights import Loaded, fingerprint, load_weights, model_path
 from longvila.curation.language.wire import clean
 from longvila.errors import ConfigError, ItemError, MachineError
 from longvila.records import Usage
@@ -41,10 +42,12 @@ class LocalModel:
     """Answers with a model that is loaded once; see ``LanguageModel`` for the promises."""
 
     def __init__(self, config: LanguageModelConfig, *, cache: AnswerCache) -> None:
-        """Load the model. Raises ``InputError`` when it is not there, ``ConfigError`` if it cannot chat."""
+        """Find the model; the first new question loads it. Raises ``InputError`` when it is not there."""
         self._config = config
         self._cache = cache
-        self._loaded = load_weights(config)
+        self._fingerprint = fingerprint(model_path(config))
+        self._weights: Loaded | None = None
+        self._loading = threading.Lock()
         self._batcher: Batcher[_Request, Completion] = Batcher(
             self._run, kind=self._kind, size=config.batch_size
         )
@@ -54,10 +57,12 @@ class LocalModel:
         """The checkpoint's folder or file, without the path to it."""
         return Path(self._config.model).name
 
-    @property
-    def sees(self) -> bool:
-        """Whether it takes pictures."""
-        return self._loaded.processor is not None
+    def load(self) -> Loaded:
+        """Load the weights once. Raises ``InputError``, ``ConfigError`` (no chat), ``MachineError``."""
+        with self._loading:
+            if self._weights is None:
+                self._weights = load_weights(self._config)
+            return self._weights
 
     def complete(
         self,
@@ -75,11 +80,7 @@ class LocalModel:
     def _answer(
         self, messages: Sequence[Message], max_tokens: int, schema: Schema | None, seed: int
     ) -> Completion:
-        if not self.sees and any(turn.images for turn in messages):
-            raise ConfigError(
-                f"The model {self.name} cannot see pictures. Name a vision-language model, or an endpoint."
-            )
-        decides = {**self._config.decides_answers(), "model": self._loaded.fingerprint}
+        decides = {**self._config.decides_answers(), "model": self._fingerprint}
         key = answer_key(decides, messages, max_tokens=max_tokens, schema=schema, seed=seed)
         with self._cache.alone(key):
             found = self._cache.get(key)
@@ -90,9 +91,12 @@ class LocalModel:
         return found
 
     def _request(self, messages: Sequence[Message], max_tokens: int, seed: int) -> _Request:
-        turns = [
-            {"role": turn.role, "content": _content(turn) if self.sees else turn.text} for turn in messages
-        ]
+        sees = self.load().processor is not None
+        if not sees and any(turn.images for turn in messages):
+            raise ConfigError(
+                f"The model {self.name} cannot see pictures. Name a vision-language model, or an endpoint."
+            )
+        turns = [{"role": turn.role, "content": _content(turn) if sees else turn.text} for turn in messages]
         return _Request(turns, any(turn.images for turn in messages), max_tokens, seed)
 
     def _kind(self, request: _Request) -> tuple[object, ...]:
@@ -107,7 +111,7 @@ class LocalModel:
             torch.cuda.empty_cache()
             if len(batch) == 1:
                 raise MachineError(
-                    f"One request does not fit into the memory of {self._loaded.device} with {self.name}. "
+                    f"One request does not fit into the memory of {self.load().device} with {self.name}. "
                     "Send fewer frames, lower max_tokens, or take a smaller model."
                 ) from error
             logger.warning("%d requests together do not fit into memory: halved", len(batch))
@@ -116,7 +120,7 @@ class LocalModel:
 
     @torch.inference_mode()
     def _generate(self, batch: list[_Request]) -> list[Completion | ItemError]:
-        loaded, first = self._loaded, batch[0]
+        loaded, first = self.load(), batch[0]
         inputs = _inputs(loaded, [request.turns for request in batch])
         num_in = inputs["attention_mask"].sum(dim=1).tolist()
         width = inputs["input_ids"].shape[1]
@@ -138,14 +142,16 @@ class LocalModel:
                 top_k=None,
                 pad_token_id=loaded.tokenizer.pad_token_id,
             )
-        return [self._completion(row[width:], tokens) for row, tokens in zip(rows, num_in, strict=True)]
+        return [
+            self._completion(loaded, row[width:], tokens) for row, tokens in zip(rows, num_in, strict=True)
+        ]
 
-    def _completion(self, new_T: Tensor, tokens_in: int) -> Completion:
+    def _completion(self, loaded: Loaded, new_T: Tensor, tokens_in: int) -> Completion:
         ids = new_T.tolist()
-        ends = [place for place, token in enumerate(ids) if token in self._loaded.stop_ids]
+        ends = [place for place, token in enumerate(ids) if token in loaded.stop_ids]
         ids = ids[: ends[0]] if ends else ids
         return Completion(
-            text=clean(self._loaded.tokenizer.decode(ids, skip_special_tokens=True)).strip(),
+            text=clean(loaded.tokenizer.decode(ids, skip_special_tokens=True)).strip(),
             finish="stop" if ends else "length",
             model=self.name,
             usage=Usage(tokens_in=tokens_in, tokens_out=len(ids)),

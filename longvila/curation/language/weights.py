@@ -28,7 +28,6 @@ class Loaded:
     dtype: torch.dtype
     stop_ids: frozenset[int]
     max_context: int | None
-    fingerprint: str  # of the files, so that other weights at the same path give other answers
 
 
 def load_weights(config: LanguageModelConfig) -> Loaded:
@@ -56,7 +55,6 @@ def load_weights(config: LanguageModelConfig) -> Loaded:
         dtype=model.dtype,
         stop_ids=_stop_ids(model, tokenizer),
         max_context=getattr(model.config.get_text_config(), "max_position_embeddings", None),
-        fingerprint=_fingerprint(path),
     )
 
 
@@ -160,8 +158,8 @@ def _first_line(error: Exception) -> str:
     return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
 
 
-def _fingerprint(path: Path) -> str:
-    """Name, and both ends of each file: cheap, and other for other weights of the same shapes."""
+def fingerprint(path: Path) -> str:
+    """Return an id of the files' names and of both ends of each: cheap, and other for other weights."""
     files = [path] if path.is_file() else sorted(file for file in path.iterdir() if file.is_file())
     return content_id(path.name, [(file.name, file.stat().st_size, _ends(file)) for file in files])
 

@@ -30,7 +30,9 @@ def vlm_folder(tmp_path_factory) -> Path:
 
 def load(folder: Path, cache: Path | None = None, **changed) -> LocalModel:
     config = LanguageModelConfig.model_validate({"kind": "local", "model": str(folder), **changed})
-    return LocalModel(config, cache=AnswerCache(open_storage(str(cache)) if cache else None))
+    model = LocalModel(config, cache=AnswerCache(open_storage(str(cache)) if cache else None))
+    model.load()
+    return model
 
 
 @pytest.fixture(scope="session")
@@ -104,6 +106,13 @@ class TestAModelWithout:
     def test_a_schema_counts_as_part_of_the_question(self, llm):
         with pytest.raises(ItemError):  # more letters than the context has
             llm.complete(asking("?"), max_tokens=4, schema={**SCHEMA, "description": "x" * MAX_CONTEXT})
+
+    def test_weights_are_not_loaded_for_what_was_answered(self, tmp_path, llm_folder, monkeypatch):
+        said = load(llm_folder, tmp_path).complete(asking(), max_tokens=6)
+        config = LanguageModelConfig(kind="local", model=str(llm_folder))
+        monkeypatch.setattr(LocalModel, "load", lambda _: pytest.fail("loaded for nothing"))
+        again = LocalModel(config, cache=AnswerCache(open_storage(str(tmp_path))))
+        assert again.complete(asking(), max_tokens=6).text == said.text
 
     def test_answers_are_kept_and_other_weights_at_the_same_place_are_asked_anew(self, tmp_path):
         folder = make_llm(tmp_path / "model", seed=1)
