@@ -28,7 +28,7 @@ _LIKELY_CUT = 0.25  # of the network's score, where the signals show a cut too
 class Cascade:
     """Proposals from signals; ``network`` is called when the first doubtful frame turns up."""
 
-    picture_shape = INPUT_SHAPE
+    picture_shape: tuple[int, int] = INPUT_SHAPE
 
     def __init__(self, *, fps: float, network: Callable[[], TransNetV2] = shared_network) -> None:
         self._pace = Pace.of(fps)

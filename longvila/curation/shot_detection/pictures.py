@@ -8,7 +8,7 @@ H × W pixels of the small picture.
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import cv2
 import numpy as np
@@ -37,7 +37,7 @@ def small_picture(frame: VideoFrame, rotation: int, shape: tuple[int, int]) -> n
 
 def _plane(frame: VideoFrame, index: int) -> np.ndarray:
     plane = frame.planes[index]
-    padded = np.frombuffer(plane, dtype=np.uint8).reshape(plane.height, plane.line_size)
+    padded = np.frombuffer(cast(bytes, plane), dtype=np.uint8).reshape(plane.height, plane.line_size)
     return padded[:, : plane.width]
 
 

@@ -121,8 +121,8 @@ def slow_changes(
         & (signals.likeness <= limits.doubtful_likeness)
         & mixed
     )
-    lasting = _long_spans(_closed(doubtful.any(axis=1)), pace.brief)
-    return lasting & _long_spans(sure.any(axis=1), pace.brief), lasting
+    lasting = _long_spans(_closed(np.asarray(doubtful.any(axis=1))), pace.brief)
+    return lasting & _long_spans(np.asarray(sure.any(axis=1)), pace.brief), lasting
 
 
 def _blanks(signals: Signals, limits: Thresholds) -> np.ndarray:

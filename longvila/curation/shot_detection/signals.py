@@ -6,6 +6,7 @@ what moves a little inside the picture hardly shows there, what happens to all o
 
 from __future__ import annotations
 
+from array import array
 from typing import NamedTuple
 
 import cv2
@@ -36,7 +37,9 @@ class SignalMeter:
     def __init__(self, reaches: tuple[int, ...], guard: int) -> None:
         self._reaches = reaches
         self._guard = guard  # frames between a boundary and what ``lasting`` compares
-        self._quick: list[tuple[float, float, float]] = []
+        self._quick = array("f")  # jump, luma, spread of each frame, one after another
+        self._num_taken = 0
+        self._num_measured = 0
         self._slow: list[np.ndarray] = []  # blocks [n, 1 + 4 K]
         self._coarse: list[np.ndarray] = []  # from the longest reach before the first unmeasured frame on
         self._last: np.ndarray | None = None
@@ -44,12 +47,12 @@ class SignalMeter:
     @property
     def num_taken(self) -> int:
         """Frames taken."""
-        return len(self._quick)
+        return self._num_taken
 
     @property
     def num_measured(self) -> int:
         """Frames all of whose signals are known."""
-        return sum(len(block) for block in self._slow)
+        return self._num_measured
 
     @property
     def reach(self) -> int:
@@ -61,7 +64,8 @@ class SignalMeter:
         last = picture_HW3 if self._last is None else self._last
         jump = sum(cv2.mean(cv2.absdiff(picture_HW3, last))) / 3
         mean, spread = cv2.meanStdDev(cv2.cvtColor(picture_HW3, cv2.COLOR_RGB2GRAY))
-        self._quick.append((jump, float(mean[0, 0]), float(spread[0, 0])))
+        self._quick.extend((jump, float(mean[0, 0]), float(spread[0, 0])))
+        self._num_taken += 1
         coarse = cv2.resize(picture_HW3, _COARSE[::-1], interpolation=cv2.INTER_AREA)
         self._coarse += [coarse] * (self.reach + 1 if self._last is None else 1)
         self._last = picture_HW3
@@ -88,7 +92,7 @@ class SignalMeter:
         slow_FK = np.concatenate([np.zeros((0, width), np.float32), *reversed(blocks)])[
             max(0, start - first) :
         ]
-        quick_F3 = np.array(self._quick[start:stop], dtype=np.float32).reshape(-1, 3)
+        quick_F3 = np.array(self._quick[3 * start : 3 * stop], dtype=np.float32).reshape(-1, 3)
         slow = np.split(slow_FK[:, 1:], 4, axis=1)
         return Signals(quick_F3[:, 0], slow_FK[:, 0], quick_F3[:, 1], quick_F3[:, 2], *slow)
 
@@ -115,4 +119,5 @@ class SignalMeter:
             mixed = np.sqrt(np.maximum(0.0, (apart**2 + both) / 2))
             columns.append((apart - lengths[here]) / (apart - mixed + 0.5))
         self._slow.append(np.stack(columns, axis=1).astype(np.float32))
+        self._num_measured += count
         self._coarse = self._coarse[count:]

@@ -18,7 +18,7 @@ MARGIN = 25  # frames at either end of a window that see too little
 class WholeNetwork:
     """Windows of 100 frames, every 50: of each the 50 in the middle count."""
 
-    picture_shape = INPUT_SHAPE
+    picture_shape: tuple[int, int] = INPUT_SHAPE
 
     def __init__(self, *, threshold: float = SURE, network: TransNetV2 | None = None) -> None:
         self._network = network or shared_network()
