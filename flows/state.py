@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from longvila.config.data import DataConfig
-from longvila.curation.fetch import PASSING_REASONS
-from longvila.curation.private import published
-from longvila.curation.sources import list_sources
+from longvila.curation.fetching.fetch import PASSING_REASONS
+from longvila.curation.listing.private import published
+from longvila.curation.listing.sources import list_sources
 from longvila.errors import InputError, TooManyRejections
 from longvila.records import Source, content_id
 from longvila.storage import Workspace

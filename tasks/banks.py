@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from longvila.curation.frame_bank import FrameBank
+from longvila.curation.composing.frame_bank import FrameBank
 from longvila.errors import InputError
 from longvila.evaluation.haystack import load_haystack
 from longvila.records import Split, VideoRecord

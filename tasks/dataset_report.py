@@ -12,20 +12,11 @@ from pydantic import Field
 from longvila.config.load import dump_settings
 from longvila.config.model import Settings
 from longvila.config.recipe import DataRecipe
-from longvila.curation import (
-    captioners,
-    captions,
-    clips,
-    fetch,
-    filters,
-    questions,
-    scan,
-    summaries,
-    validate,
-)
+from longvila.curation import captioners, captions, clips, filters, questions, scan, summaries, validate
 from longvila.curation.asking import judge, writer
 from longvila.curation.duplicates import steps as duplicates
 from longvila.curation.duplicates.splits import SplitReport
+from longvila.curation.fetching import fetch
 from longvila.curation.scan import Scan
 from longvila.data import open_index
 from longvila.records import content_id

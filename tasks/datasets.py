@@ -12,7 +12,8 @@ from longvila.config.data import ShardConfig
 from longvila.config.footage import FramesConfig
 from longvila.config.model import Settings
 from longvila.config.synthetic import FrameCaptionConfig, NeedleSetConfig, RecallTextConfig
-from longvila.curation import build, frame_captions, needles, recall, samples
+from longvila.curation import build, samples
+from longvila.curation.composing import frame_captions, needles, recall
 from longvila.curation.scan import Scan
 from longvila.data import SampleWithFrames, VerifyReport, open_index, verify_dataset, write_dataset
 from longvila.errors import InputError

@@ -9,7 +9,7 @@ from prefect import task
 
 from longvila.config.evaluation import EvalConfig
 from longvila.config.footage import FramesConfig
-from longvila.curation.frame_bank import FrameBank
+from longvila.curation.composing.frame_bank import FrameBank
 from longvila.data import open_index
 from longvila.evaluation import plots, runner
 from longvila.evaluation.results import EvalResult, read_result

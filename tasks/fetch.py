@@ -9,11 +9,13 @@ from prefect import task
 
 from longvila.config.sources import source_list_path
 from longvila.config.sourcing import FetchConfig, NormaliseConfig, ValidateConfig
-from longvila.curation import build, fetch_many, private
-from longvila.curation import sources as source_lists
-from longvila.curation.budget import FULL
-from longvila.curation.fetch import FetchedVideo
-from longvila.curation.listing import Listing
+from longvila.curation import build
+from longvila.curation.fetching import fetch_many
+from longvila.curation.fetching.budget import FULL
+from longvila.curation.fetching.fetch import FetchedVideo
+from longvila.curation.listing import private
+from longvila.curation.listing import sources as source_lists
+from longvila.curation.listing.listing import Listing
 from longvila.records import Rejection, Source
 from longvila.storage import Workspace, write_manifest
 from tasks.artifacts import MAX_ROWS, add_table

@@ -204,7 +204,7 @@ def _texts(workspace: Workspace, datasets: list[str]) -> Iterator[str]:
 
 def _labelled_frames(reader: ShardReader) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """The one frame of every sample, and the classes that its facts are."""
-    from longvila.curation.frame_captions import label_frames
+    from longvila.curation.composing.frame_captions import label_frames
 
     facts: list[Mapping[str, str]] = []
     frames: list[np.ndarray] = []

@@ -3,7 +3,7 @@
 A list is YAML: ``sources`` (each a ``Source``; ``source_id`` is the file's stem when it is not given),
 ``folders`` and ``tables`` that stand for many sources each, and ``defaults`` for fields that most entries
 share. An address without a scheme is a path relative to the list itself. Only what the file says is read
-here: folders and tables are looked into when a flow runs, see ``longvila.curation.sources``.
+here: folders and tables are looked into when a flow runs, see ``longvila.curation.listing.sources``.
 """
 
 from __future__ import annotations

@@ -21,7 +21,6 @@ from longvila.curation import (
     captioners,
     captions,
     clips,
-    fetch,
     filters,
     normalise,
     questions,
@@ -33,13 +32,14 @@ from longvila.curation import (
 from longvila.curation.asking.outline import lines_of
 from longvila.curation.asking.steps import Told, check_settings, checker_of, write_with_model
 from longvila.curation.captioners import Captioner, Footage
-from longvila.curation.download import Downloader
 from longvila.curation.duplicates import judge, steps
 from longvila.curation.duplicates.pairs import DuplicatePair
 from longvila.curation.duplicates.protected import EvaluationVideo
 from longvila.curation.duplicates.splits import SplitReport, compare_splits
 from longvila.curation.duplicates.store import StoredFingerprints
-from longvila.curation.fetch import FetchedVideo
+from longvila.curation.fetching import fetch
+from longvila.curation.fetching.download import Downloader
+from longvila.curation.fetching.fetch import FetchedVideo
 from longvila.curation.language.opening import open_model
 from longvila.curation.language.protocol import LanguageModel
 from longvila.curation.on_screen_text import RapidReader, SeenText, texts_of_video

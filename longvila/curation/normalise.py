@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from longvila.config.sourcing import NormaliseConfig, ValidateConfig
-from longvila.curation.fetch import FetchedVideo
+from longvila.curation.fetching.fetch import FetchedVideo
 from longvila.curation.validate import limits_of, look_into, video_record
 from longvila.errors import ItemError
 from longvila.media.guard import Guard

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from longvila.config.sourcing import ValidateConfig
-from longvila.curation.fetch import FetchedVideo
+from longvila.curation.fetching.fetch import FetchedVideo
 from longvila.media.guard import Guard
 from longvila.media.inspection import Inspection, Limits
 from longvila.media.opening import check_name

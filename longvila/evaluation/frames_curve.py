@@ -16,8 +16,8 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from longvila.config.evaluation import FramesCurveConfig
-from longvila.curation import needles as cards
-from longvila.curation.frame_bank import FrameBank
+from longvila.curation.composing import needles as cards
+from longvila.curation.composing.frame_bank import FrameBank
 from longvila.errors import ConfigError
 from longvila.evaluation.asking import Asker, Progress, counting_from
 from longvila.evaluation.features import FeatureCache

@@ -8,7 +8,7 @@ from zipfile import BadZipFile
 
 import numpy as np
 
-from longvila.curation.frame_bank import FrameBank, decode_bank
+from longvila.curation.composing.frame_bank import FrameBank, decode_bank
 from longvila.records import content_id
 from longvila.storage.files import atomic_path
 

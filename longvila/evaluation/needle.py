@@ -14,8 +14,8 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from longvila.config.evaluation import NeedleEvalConfig
-from longvila.curation import needles as cards
-from longvila.curation.frame_bank import FrameBank
+from longvila.curation.composing import needles as cards
+from longvila.curation.composing.frame_bank import FrameBank
 from longvila.evaluation.asking import Asker, Progress, counting_from
 from longvila.evaluation.features import FeatureCache
 from longvila.evaluation.needle_trials import CHANCE, Haystack, Trial, ask_trials, encode_haystack, prompt_id

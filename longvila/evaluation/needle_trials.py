@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from longvila.curation import needles as cards
-from longvila.curation.frame_bank import FrameBank
+from longvila.curation.composing import needles as cards
+from longvila.curation.composing.frame_bank import FrameBank
 from longvila.errors import InputError
 from longvila.evaluation.asking import Ask, Asker, Progress, counting_from, without_frames
 from longvila.evaluation.features import FeatureCache

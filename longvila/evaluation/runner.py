@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from longvila.config.evaluation import EvalConfig, QaEvalConfig
-from longvila.curation.frame_bank import FrameBank
+from longvila.curation.composing.frame_bank import FrameBank
 from longvila.data.reader import open_reader
 from longvila.errors import ConfigError
 from longvila.evaluation import frames_curve, needle, qa

@@ -10,8 +10,8 @@ from longvila.config import load_recipe, parse_overrides, recipe_names
 from longvila.config.consistency import QWEN2_LAYERS, TOKENS_PER_CARD, TOKENS_PER_PAIR, contradictions
 from longvila.config.language import QuestionKind
 from longvila.config.synthetic import MAX_CARDS
-from longvila.curation import recall
-from longvila.curation.needles import COLOURS
+from longvila.curation.composing import recall
+from longvila.curation.composing.needles import COLOURS
 from longvila.curation.questions import KINDS
 from longvila.errors import ConfigError
 

@@ -11,7 +11,7 @@ from longvila.config.sourcing import DedupConfig, FetchConfig, ValidateConfig
 from longvila.curation import build
 from longvila.curation.duplicates.pairs import DuplicatePair
 from longvila.curation.duplicates.splits import SplitReport
-from longvila.curation.fetch import FetchedVideo
+from longvila.curation.fetching.fetch import FetchedVideo
 from longvila.curation.scan import Scan
 from longvila.records import Caption, Clip, Question, Source, VideoRecord
 from longvila.storage import StepResult, Workspace

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from longvila.curation.sources import load_sources
+from longvila.curation.listing.sources import load_sources
 from longvila.media.server import FileServer
 from longvila.storage import Workspace
 from tests.curation.build_once import Built

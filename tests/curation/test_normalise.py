@@ -10,7 +10,7 @@ import pytest
 
 from longvila.config.sourcing import NormaliseConfig, ValidateConfig
 from longvila.curation import build
-from longvila.curation.fetch import FetchedVideo
+from longvila.curation.fetching.fetch import FetchedVideo
 from longvila.curation.normalise import bring_in
 from longvila.errors import ItemError
 from longvila.media.guard import Guard

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from longvila.config.sourcing import ValidateConfig
-from longvila.curation.fetch import FetchedVideo
+from longvila.curation.fetching.fetch import FetchedVideo
 from longvila.curation.validate import validate
 from longvila.errors import ItemError
 from tests.media.making import DEMO, grey_ramp, write_video

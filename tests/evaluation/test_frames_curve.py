@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from longvila.config.evaluation import FramesCurveConfig
-from longvila.curation import needles as cards
+from longvila.curation.composing import needles as cards
 from longvila.errors import ConfigError
 from longvila.evaluation import frames_curve
 from longvila.evaluation.needle_trials import encode_haystack

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from longvila.config.evaluation import NeedleEvalConfig
-from longvila.curation import needles as cards
+from longvila.curation.composing import needles as cards
 from longvila.errors import InputError
 from longvila.evaluation import needle
 from longvila.evaluation.features import FeatureCache

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from longvila.config.evaluation import EvalConfig, FramesCurveConfig, NeedleEvalConfig, QaEvalConfig
-from longvila.curation import needles as cards
+from longvila.curation.composing import needles as cards
 from longvila.errors import ConfigError, InputError
 from longvila.evaluation.results import read_result
 from longvila.evaluation.runner import evaluate_checkpoint

@@ -5,8 +5,8 @@ import torch
 from transformers import PreTrainedTokenizerFast
 
 from longvila.config.model import LlmConfig, ModelConfig, ProjectorConfig, VisionConfig
-from longvila.curation import needles
-from longvila.curation.frame_bank import FrameBank
+from longvila.curation.composing import needles
+from longvila.curation.composing.frame_bank import FrameBank
 from longvila.model import LongVila, build_model
 from longvila.text import build_word_tokenizer
 

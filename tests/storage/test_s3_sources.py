@@ -17,10 +17,10 @@ from pathlib import Path
 
 import pytest
 
-from longvila.curation.fetch import fetch_source
-from longvila.curation.fetch_many import fetch_batch
-from longvila.curation.s3_download import download_object
-from longvila.curation.sources import list_sources
+from longvila.curation.fetching.fetch import fetch_source
+from longvila.curation.fetching.fetch_many import fetch_batch
+from longvila.curation.fetching.s3_download import download_object
+from longvila.curation.listing.sources import list_sources
 from longvila.errors import InputError, ItemError, MachineError, NetworkError
 from longvila.records import Source
 from longvila.storage import Workspace, open_storage
@@ -181,7 +181,7 @@ def test_an_object_that_changed_meanwhile_is_fetched_anew(uploaded: str, s3_url:
     part = tmp_path / "part"
     with pytest.raises(ItemError, match="too-large"):
         download_object(uploaded, part, config=CONFIG, max_size_bytes=10)
-    from longvila.curation.partial import Partial
+    from longvila.curation.fetching.partial import Partial
 
     partial = Partial(part, uploaded)
     partial.begin(validator=old_etag, total=len(BODY))

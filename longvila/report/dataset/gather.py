@@ -9,7 +9,7 @@ from typing import NamedTuple
 import longvila
 from longvila.curation.duplicates.pairs import DuplicatePair
 from longvila.curation.duplicates.splits import SplitReport
-from longvila.curation.fetch import FetchedVideo
+from longvila.curation.fetching.fetch import FetchedVideo
 from longvila.curation.filters import blind_baselines
 from longvila.curation.scan import Scan
 from longvila.data import open_index

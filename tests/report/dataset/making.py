@@ -8,7 +8,7 @@ import numpy as np
 
 from longvila.config.footage import FramesConfig, ShotConfig
 from longvila.curation.duplicates.pairs import DuplicatePair, Passage
-from longvila.curation.fetch import FetchedVideo
+from longvila.curation.fetching.fetch import FetchedVideo
 from longvila.curation.scan import Scan, Scanned, store_scan
 from longvila.data import SampleWithFrames, write_dataset
 from longvila.media.jpeg import pack_frames
