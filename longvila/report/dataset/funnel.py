@@ -12,6 +12,7 @@ from longvila.report.dataset.content import RejectedItem
 from longvila.report.dataset.inputs import BuildOutputs, StepOutput
 
 UNITS = {
+    "sources": ("entries", "sources"),
     "fetch": ("sources", "files"),
     "validate": ("files", "videos"),
     "scan": ("videos", ""),

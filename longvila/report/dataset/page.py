@@ -24,7 +24,13 @@ def render_build_report(report: BuildReport) -> str:
     script = (resources.files(PACKAGE) / "templates" / "filter.js").read_text(encoding="utf-8").strip()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     environment = template_environment(PACKAGE, "longvila.report")
-    environment.filters |= {"bar": _bar, "hours": _hours, "dollars": _dollars, "clip_lines": _clip_lines}
+    environment.filters |= {
+        "bar": _bar,
+        "hours": _hours,
+        "dollars": _dollars,
+        "rate": _rate,
+        "clip_lines": _clip_lines,
+    }
     page = environment.get_template("build.html")
     return page.render(report=report, script=script, script_hash=digest, transitions=TRANSITIONS)
 
@@ -54,6 +60,10 @@ def _hours(hours: float) -> str:
 
 def _dollars(amount: float) -> str:
     return f"${amount:,.2f}" if amount >= 0.01 or not amount else f"${amount:.5f}"
+
+
+def _rate(per_s: float) -> str:
+    return f"{per_s:,.0f}".replace(",", "\u202f") if per_s >= 100 else f"{per_s:.3g}"
 
 
 def _clip_lines(sheet: VideoSheet) -> str:
