@@ -42,13 +42,14 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--repeats", type=int, help="of every reader with every number (default: 3, quick: 1)"
     )
+    parser.add_argument("--minutes", type=float, help="of video; frames go with them (default: 10, quick: 1)")
     parser.add_argument("--size", type=int, default=384, help="pixels per side of a training frame")
     parser.add_argument("--height", type=int, default=480, help="of the video; 0: the excerpts as they are")
     parser.add_argument("--video", type=Path, help="another video of about ten minutes")
     parser.add_argument("--quality", type=int, default=90, help="of the JPEGs")
     options = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S")
-    share = 0.1 if options.quick else 1.0
+    share = (options.minutes or (1 if options.quick else MINUTES)) / MINUTES
     counts = {count: round(count * share) for count in COUNTS}
     with tempfile.TemporaryDirectory() as folder:
         video = options.video or _make_video(Path(folder), 60 * MINUTES * share, options.height)
@@ -136,7 +137,7 @@ def shares(source: Source, num_frames: int) -> dict[str, float]:
 
 
 def _notes(source: Source, size: int, quality: int, made_s: float, share: float) -> list[str]:
-    part = "" if share == 1.0 else f"; --quick: a {share:.0%} part of video and frames"
+    part = "" if share == 1.0 else f": {share:.0%} of ten minutes, and so of the frames"
     return [
         f"the video: {source.width}×{source.height}, {source.num_frames} frames at {source.fps:.4g} "
         f"frames/s, {source.num_key_frames} key frames{part}",

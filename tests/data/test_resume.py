@@ -52,10 +52,16 @@ def load(
             ulysses_degree=shape.ulysses,
             ring_degree=shape.ring,
         )
+        here = {"rank": rank, "world_size": shape.size, "workers": shape.workers}
         return PackedLoader(
-            datasets, stage, tokenizer, model, rank=rank, world_size=shape.size, consumed_steps=consumed_steps,
-            cache_dir=tmp_path / "lengths", workers=shape.workers,
-        )  # fmt: skip
+            datasets,
+            stage,
+            tokenizer,
+            model,
+            consumed_steps=consumed_steps,
+            cache_dir=tmp_path / "lengths",
+            **here,
+        )
 
     return make
 

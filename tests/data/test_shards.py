@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import webdataset
 
-from longvila.data import SampleWithFrames, open_index, verify_dataset, write_dataset
+from longvila.data import SampleWithFrames, open_index, shards, verify_dataset, write_dataset
 from longvila.data.parts import TarWriter, parts_of
 from longvila.errors import InputError
 from longvila.media.jpeg import unpack_frames
@@ -127,6 +127,74 @@ def test_a_killed_build_is_finished_by_the_next(tmp_path: Path) -> None:
     keys = whole.list()
     assert [key for key in storage.list() if not key.startswith("whole/")] == keys
     assert all(storage.get_bytes(key) == whole.get_bytes(key) for key in keys)
+
+
+@pytest.mark.parametrize("place", ["in a tar", "before the index", "before wids-meta"])
+def test_killed_anywhere_a_rebuild_has_the_same_bytes(tmp_path: Path, place: str) -> None:
+    def work() -> None:
+        def stop(*_: object) -> None:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+        if place == "in a tar":
+            written = 0
+            whole = TarWriter._write
+
+            def write(self: TarWriter, data: bytes) -> None:
+                nonlocal written
+                written += 1
+                stop() if written == 150 else whole(self, data)
+
+            TarWriter._write = write  # type: ignore[method-assign]  # in the child process only
+        elif place == "before the index":
+            shards._put_if_changed = lambda storage, key, data: stop() if "index" in key else None
+        else:
+            shards._write_wids = stop
+        build(tmp_path / "killed", make_items(20))
+
+    assert killed(work)
+    storage, whole = open_storage(tmp_path / "killed"), open_storage(tmp_path / "whole")
+    assert "shards/demo/index.parquet" not in storage.list()
+    build(tmp_path / "killed", make_items(20))
+    build(tmp_path / "whole", make_items(20))
+    assert contents(storage) == contents(whole)
+    assert verify_dataset(storage, "demo").ok
+
+
+def test_two_writers_of_the_same_data_set_leave_it_whole(tmp_path: Path) -> None:
+    children = []
+    for _ in range(3):
+        child = os.fork()
+        if child == 0:
+            for _ in range(3):
+                build(tmp_path / "shared", make_items(20))
+            os._exit(0)
+        children.append(child)
+    assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+    build(tmp_path / "alone", make_items(20))
+    assert contents(open_storage(tmp_path / "shared")) == contents(open_storage(tmp_path / "alone"))
+
+
+def test_webdataset_decodes_the_parts_itself(tmp_path: Path) -> None:
+    build(tmp_path, make_items(20))
+    urls = sorted(str(path) for path in (tmp_path / "shards/demo").glob("*.tar"))
+    for sample in webdataset.WebDataset(urls, shardshuffle=False).decode():
+        count = len(sample["json"]["frame_times_s"])
+        if count:
+            assert sample["times.npy"].tolist() == sample["json"]["frame_times_s"]
+            assert (sample["offsets.npy"].shape, sample["offsets.npy"][-1]) == (
+                (count + 1,),
+                len(sample["frames.bin"]),
+            )
+
+
+def test_wids_reads_by_number(tmp_path: Path) -> None:
+    wids = pytest.importorskip("wids")
+    build(tmp_path, make_items(20))
+    listed = wids.ShardListDataset(
+        str(tmp_path / "shards/demo/wids-meta.json"), cache_dir=str(tmp_path / "cache"), transformations=[]
+    )
+    assert len(listed) == 20
+    assert [listed[i]["__key__"].rpartition("/")[2] for i in (7, 19)] == ["a-train-0007", "a-train-0019"]
 
 
 def test_a_damaged_index_is_replaced(tmp_path: Path) -> None:
