@@ -6,7 +6,7 @@ filter over the whole set turns that into a rejection, so that every written que
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
 from longvila.config.language import QuestionCheckConfig, QuestionConfig
@@ -17,8 +17,8 @@ from longvila.curation.asking.sheet import Draft, Sheet, share_usage, total_usag
 from longvila.curation.asking.wording import (
     contains,
     markup,
+    meaning,
     share_found,
-    similarity,
     speaks_of_source,
     words,
 )
@@ -126,18 +126,27 @@ def grounded_share(question: Question, lines: Mapping[int, Line]) -> float:
 
 def without_similar(questions: Sequence[Question], config: QuestionCheckConfig) -> list[Question]:
     """Reject what asks nearly the same as one before it, of the same video and span."""
-    kept: list[Question] = []
+    kept: list[tuple[str, frozenset[str]]] = []
+    holding: dict[tuple[object, ...], list[int]] = defaultdict(list)  # which of them hold a word
     found = []
     for question in questions:
-        if rejection_of(question) is None:
-            twin = next((other for other in kept if _alike(question, other, config.max_similar)), None)
-            if twin is None:
-                kept.append(question)
-            else:
-                question = reject(
-                    question, "similar", f"{question.question!r} asks the same as {twin.question!r}"
-                )
-        found.append(question)
+        if rejection_of(question) is not None or question.kind == "summary":
+            found.append(question)
+            continue
+        about = (question.start_s, question.stop_s, question.kind == "order")
+        asked = meaning(question.question)
+        shared = Counter(i for word in asked for i in holding[*about, word])
+        twin = next(
+            (i for i, n in sorted(shared.items()) if n >= config.max_similar * len(asked | kept[i][1])), None
+        )
+        if twin is None:
+            for word in asked:
+                holding[*about, word].append(len(kept))
+            kept.append((question.question, asked))
+            found.append(question)
+        else:
+            detail = f"{question.question!r} asks the same as {kept[twin][0]!r}"
+            found.append(reject(question, "similar", detail))
     return found
 
 
@@ -191,16 +200,6 @@ def _grounded(question: Question, lines: Mapping[int, Line], config: QuestionChe
         return question
     return reject(
         question, "not-grounded", f"the captions named hold {share:.0%} of the words of {question.answer!r}"
-    )
-
-
-def _alike(question: Question, other: Question, max_similar: float) -> bool:
-    same_span = (question.start_s, question.stop_s) == (other.start_s, other.stop_s)
-    return (
-        same_span
-        and "summary" not in (question.kind, other.kind)
-        and (question.kind == "order") == (other.kind == "order")
-        and similarity(question.question, other.question) >= max_similar
     )
 
 

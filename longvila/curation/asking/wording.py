@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from functools import lru_cache
 
 _TOKEN = re.compile(
     "[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7a3]|[^\\W_]+"
@@ -60,12 +59,9 @@ def content_words(text: str) -> list[str]:
     return [_stem(word) for word in words(text) if word not in _STOP]
 
 
-def similarity(first: str, second: str) -> float:
-    """Return the share of two texts' content words that are in both, 0 to 1."""
-    a, b = _meaning(first), _meaning(second)
-    if not a or not b:
-        return float(words(first) == words(second))
-    return len(a & b) / len(a | b)
+def meaning(text: str) -> frozenset[str]:
+    """Return the content words of a text as a set; all its words when none carries meaning."""
+    return frozenset(content_words(text)) or frozenset(words(text))
 
 
 def same_words(first: str, second: str) -> bool:
@@ -99,11 +95,6 @@ def markup(text: str) -> str | None:
     """Return what would mean something to a model's tokenizer or to our placeholders."""
     found = _MARKUP.search(text)
     return found.group(0) if found else None
-
-
-@lru_cache(maxsize=8192)  # every question of a video is compared with every other
-def _meaning(text: str) -> frozenset[str]:
-    return frozenset(content_words(text))
 
 
 def _bare(text: str) -> list[str]:
