@@ -26,7 +26,7 @@ from benchmarks.harness import Report, Spread, arguments, finish
 from benchmarks.video import detectors
 from benchmarks.video.compose import Plan, Truth, compose, plan
 from benchmarks.video.matching import Counts, Interval, count, matched
-from benchmarks.video.truth import DEMO, DEMO_NAMES, known_videos, pieces_of, truth_of
+from benchmarks.video.truth import DEMO, DEMO_NAMES, QUICK, known_videos, pieces_of, truth_of
 from longvila.curation.shot_detection.network import shared_network
 from longvila.media.probe import probe
 
@@ -85,7 +85,7 @@ def _cases(folder: Path, args: argparse.Namespace) -> list[Case]:
     for index in range(args.composed):
         made = plan(pieces, num_shots=args.shots, seed=args.seed + index)
         cases.append(_composed(made, folder / f"composed-{index}.mp4"))
-    real = demo[1:2] if args.quick else [*demo, *(known_videos(args.videos) if args.videos else [])]
+    real = [QUICK] if args.quick else [*demo, *(known_videos(args.videos) if args.videos else [])]
     return cases + [Case("real", path, truth_of(path), probe(path).num_frames) for path in real]
 
 
@@ -98,7 +98,7 @@ def _measure(cases: list[Case], *, seed: int) -> dict[str, list[Outcome]]:
     shared_network()
     detectors.published_network()
     for find in SYSTEMS.values():  # imports and first calls are not what is measured
-        find(DEMO / "11-cut-short.mp4")
+        find(QUICK)
     shuffler = random.Random(seed)
     outcomes: dict[str, list[Outcome]] = {name: [] for name in SYSTEMS}
     for case in cases:
