@@ -80,9 +80,10 @@ class Sampler:
 
     def measures(self, times_s: np.ndarray) -> Measures:
         """Return what was measured of the samples taken, shown at ``times_s`` [S]."""
-        kinds = [np.float32] * 10
-        kinds[4] = np.uint64  # hashes
-        columns = [np.array([row[i] for row in self._rows], dtype=kind) for i, kind in enumerate(kinds)]
+        kinds = {4: np.uint64}  # hashes; all others are float32
+        columns = [
+            np.array([row[i] for row in self._rows], dtype=kinds.get(i, np.float32)) for i in range(10)
+        ]
         return Measures(times_s, *columns)
 
     def _compare(self, grey: np.ndarray) -> tuple[float, np.ndarray, float]:
