@@ -24,7 +24,7 @@ class ShotConfig(Settings):
         description="of the detector; unset: 3.0 for adaptive, 27 for content, 0.5 for the network; "
         "cascade has none",
     )
-    min_shot_s: float = Field(default=0.4, gt=0, description="of two boundaries closer than that one is kept")
+    min_shot_s: float = Field(default=0.2, gt=0, description="of two boundaries closer than that one is kept")
 
     @model_validator(mode="after")
     def _threshold_in_range(self) -> ShotConfig:
