@@ -116,7 +116,7 @@ def prepare_tokenizer(tokenizer: PreTrainedTokenizerFast) -> PreTrainedTokenizer
 
 def image_token_id(tokenizer: PreTrainedTokenizerFast) -> int:
     """Return the id of ``<image>``; raise ``InputError`` when the tokenizer does not know it."""
-    number = tokenizer.get_vocab().get(IMAGE_TOKEN)
+    number = tokenizer.backend_tokenizer.token_to_id(IMAGE_TOKEN)  # get_vocab would copy all of it each time
     if number is None:
         raise InputError(
             f"The tokenizer {tokenizer.name_or_path!r} does not know {IMAGE_TOKEN}. "
