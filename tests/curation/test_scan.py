@@ -56,9 +56,9 @@ def test_the_same_scan_has_the_same_bytes(written, tmp_path):
 
 
 def test_long_strips_go_to_the_disk():
-    spool = StripSpool(np.arange(40.0), quality=95)
+    spool = StripSpool(np.arange(60.0), quality=95)
     noise = np.random.default_rng(0).integers(0, 255, (512, 512, 3), dtype=np.uint8)
-    for _ in range(40):
+    for _ in range(60):
         spool.add(noise, times=1)
     assert spool.offsets[-1] > 16 * 2**20
     assert spool._file._rolled  # type: ignore[attr-defined]

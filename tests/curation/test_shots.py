@@ -30,6 +30,7 @@ def made_up_facts(num_frames: int, *, fps: int) -> Probe:
         container="mp4", codec="h264", width=160, height=90, rotation=0, fps=fps, num_frames=num_frames,
         duration_s=num_frames / fps, start_s=0.0, has_audio=False, is_variable_rate=False, is_truncated=False,
         time_base=Fraction(1, fps), pts=np.arange(num_frames), keyframe_pts=np.array([0]),
+        sizes=np.ones(num_frames, dtype=np.int64),
     )  # fmt: skip
 
 

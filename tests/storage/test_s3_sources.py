@@ -26,7 +26,7 @@ from longvila.records import Source
 from longvila.storage import Workspace, open_storage
 from longvila.storage.s3 import S3Storage
 from tests.curation.faulty import FaultyServer, answer
-from tests.curation.test_fetch import CONFIG
+from tests.curation.fetching.test_fetch import CONFIG
 
 BODY = hashlib.sha256(b"s3").digest() * 125_000  # 4 MB
 LARGE = BODY * 5  # two parts of a multipart upload

@@ -9,7 +9,7 @@ from longvila.curation.fetching.fetch_many import fetch_batch
 from longvila.records import Source
 from longvila.storage import Workspace
 from tests.curation.faulty import FaultyServer, answer, slowly
-from tests.curation.test_fetch import CONFIG
+from tests.curation.fetching.test_fetch import CONFIG
 
 SIZES = (100, 200, 300, 50, 50)
 

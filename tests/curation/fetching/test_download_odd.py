@@ -13,7 +13,7 @@ import pytest
 from longvila.curation.fetching.download import Downloader
 from longvila.errors import ItemError
 from tests.curation.faulty import FaultyServer, answer, break_off, raw, rest, stall
-from tests.curation.test_download import BODY, config, download, failure
+from tests.curation.fetching.test_download import BODY, config, download, failure
 
 HALF = len(BODY) // 2
 

@@ -21,7 +21,7 @@ from longvila.errors import ItemError, MachineError
 from longvila.records import Source
 from longvila.storage import Workspace
 from tests.curation.faulty import FaultyServer, answer, break_off, rest, slowly
-from tests.curation.test_fetch import CONFIG
+from tests.curation.fetching.test_fetch import CONFIG
 
 BODY = hashlib.sha256(b"resume").digest() * 100_000  # 3.2 MB
 SHA = hashlib.sha256(BODY).hexdigest()
@@ -30,7 +30,7 @@ import sys
 from longvila.curation.fetching.fetch import fetch_source
 from longvila.records import Source
 from longvila.storage import Workspace
-from tests.curation.test_fetch import CONFIG
+from tests.curation.fetching.test_fetch import CONFIG
 source = Source(source_id="a", url=sys.argv[2])
 print(fetch_source(source, workspace=Workspace.open(sys.argv[1]), config=CONFIG).sha256)
 """

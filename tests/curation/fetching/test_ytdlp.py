@@ -20,7 +20,7 @@ from longvila.errors import ItemError
 from longvila.records import Source
 from longvila.storage import Workspace
 from tests.curation.faulty import FaultyServer, answer, raw, rest
-from tests.curation.test_fetch import CONFIG
+from tests.curation.fetching.test_fetch import CONFIG
 
 CANARY = "CANARY0secret"
 VIDEO = bytes(range(256)) * 4000
