@@ -159,7 +159,7 @@ def test_a_broken_connection_goes_on_with_a_range_of_the_same_version(
 def test_a_killed_process_goes_on_where_it_was(
     uploaded: str, tmp_path: Path, between: list[Between], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tests.curation.test_fetch_resume import child, wait_for_part
+    from tests.curation.fetching.test_fetch_resume import child, wait_for_part
 
     way = go_through(between, monkeypatch, pause_s=0.02)
     process = child(tmp_path, uploaded)
