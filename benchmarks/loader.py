@@ -48,7 +48,7 @@ def compare(folder: Path, shape: Shape, repeats: int) -> Report:
     report = Report("loader", extra_machine={"processes": 1})
     left_out = {name: why for name in LOADERS if (why := missing(name))}
     report.notes += [f"left out: {name}: {why}" for name, why in left_out.items()]
-    task = Task(OURS, str(folder), tuple(shape), shape.num_samples)
+    task = Task(OURS, str(folder), shape, shape.num_samples)
     load_once(task)  # lengths are measured once for all runs, as in training
     schemes = {name: partial(_passed, task._replace(loader=name)) for name in LOADERS if name not in left_out}
     schemes[f"ours, a rank of sp {SP_SIZE}"] = partial(_passed, task._replace(sp_size=SP_SIZE))

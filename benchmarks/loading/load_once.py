@@ -36,7 +36,7 @@ class Task(NamedTuple):
 
     loader: str
     folder: str
-    shape: tuple[int, int, int, int]
+    shape: Shape
     num_samples: int
     sp_size: int = 1
     checkpoint: str = ""  # a file to start from and to write to

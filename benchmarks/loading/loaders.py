@@ -41,6 +41,7 @@ def ours(folder: Path, shape: Shape, state: bytes, sp_size: int, epochs: int) ->
     model = ModelConfig(
         vision=VisionConfig(image_size=shape.size, patch_size=14, hidden_size=32, num_heads=2),
         projector=ProjectorConfig(),
+        frame_separator="\n",
         llm=LlmConfig(hidden_size=32, num_heads=2, num_kv_heads=1),
     )
     tokens = shape.num_frames * (model.tokens_per_frame + 1) + 64
@@ -62,8 +63,9 @@ def ours(folder: Path, shape: Shape, state: bytes, sp_size: int, epochs: int) ->
 
 def webdataset(folder: Path, shape: Shape, state: bytes, sp_size: int, epochs: int) -> Iterator[Loaded]:
     """webdataset with a seeded shuffle. It has no state: a resume reads up to the place and discards."""
-    import webdataset as package
+    import webdataset
 
+    package: Any = webdataset  # its names are made at import
     del shape, sp_size  # every rank reads and decodes whole samples
     urls = sorted(glob.glob(f"{folder}/shards/{NAME}/*.tar"))  # noqa: PTH207
     dataset = package.WebDataset(urls, shardshuffle=False, empty_check=False).compose(
