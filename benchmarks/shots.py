@@ -127,7 +127,7 @@ def _report(cases: list[Case], outcomes: dict[str, list[Outcome]], args: argpars
     }
     report.notes = [
         f"{args.composed} composed videos of {args.shots} shots, seeds from {args.seed}; pieces and real "
-        f"excerpts: {', '.join(DEMO_NAMES)}. Thresholds of ours were chosen on other excerpts.",
+        f"excerpts: {', '.join(DEMO_NAMES)}. Most thresholds of ours were chosen on other excerpts.",
         "fps: source frames per processor second, median and quartiles over the videos; ratios are medians "
         "over the videos of their processor time ÷ ours. fps_vs_pyscenedetect is against adaptive.",
     ]
