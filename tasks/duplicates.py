@@ -40,7 +40,7 @@ class FingerprintFile(Settings):
         return f"{self.path}: {self.num_videos} videos, {self.num_rejections} could not be read"
 
 
-@task(tags=["sources"], task_run_name="evaluation-{evaluation_list}")
+@task(timeout_seconds=HOUR_S, tags=["sources"], task_run_name="evaluation-{evaluation_list}")
 def list_evaluation(workspace: WorkspaceRef, evaluation_list: str) -> ManifestRef:
     """Read which videos an evaluation list names, and their fingerprints where it holds them."""
     opened = workspace.open()
@@ -67,7 +67,7 @@ def fingerprint_batch(workspace: WorkspaceRef, videos: ManifestRef, listed: Mani
     return step_ref("fingerprints", result, num_items=len(items))
 
 
-@task(tags=["curation"], task_run_name="evaluation-unread")
+@task(timeout_seconds=HOUR_S, tags=["curation"], task_run_name="evaluation-unread")
 def warn_of_unread(workspace: WorkspaceRef, steps: list[ManifestRef]) -> int:
     """Say which evaluation videos could not be read: against these nothing but names is compared."""
     unread = read_rejections(workspace.open(), steps)
