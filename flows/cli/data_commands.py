@@ -6,10 +6,34 @@ from typing import Annotated, Any
 
 import typer
 
-app = typer.Typer(no_args_is_help=True, help="Data sets: export, index, verify.")
+app = typer.Typer(no_args_is_help=True, help="Data sets: build, export, index, verify.")
 WorkspaceOption = Annotated[str, typer.Option(help="folder with the data sets")]
 StorageOption = Annotated[str, typer.Option(help="local, or s3://bucket/prefix")]
 JsonOption = Annotated[bool, typer.Option("--json", help="progress and result as JSON lines")]
+
+
+@app.command()
+def build(
+    context: typer.Context,
+    recipe: Annotated[
+        str, typer.Argument(help="recipe name, a name in datasets/, or the path of a YAML file")
+    ],
+    workspace: Annotated[str, typer.Option(help="folder to work in")] = "workspace/demo",
+    storage: Annotated[
+        str, typer.Option(help="local, s3 (started on loopback), or s3://bucket/prefix")
+    ] = "local",
+    changes: Annotated[
+        list[str] | None, typer.Option("--set", metavar="A.B=VALUE", help="change a field of the recipe")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Build a recipe's data sets: the same as flow run build-dataset."""
+    from flows.cli.running import run_flow
+    from flows.params import BuildParams
+    from flows.registry import find_flow
+
+    params = BuildParams(recipe=recipe, workspace=workspace, storage=storage, overrides=tuple(changes or ()))
+    run_flow(find_flow("build_dataset"), params, debug=context.obj["debug"], json_lines=as_json)
 
 
 @app.command()

@@ -183,4 +183,8 @@ def _repeated_key(node: yaml.Node | None) -> tuple[str, int] | None:
 
 
 def _known_recipes() -> str:
-    return f"Known recipes: {', '.join(recipe_names())}; or give the path of a YAML file."
+    data = {found.parent.name for root in dataset_roots() for found in root.glob("*/recipe.yaml")}
+    return (
+        f"Known recipes: {', '.join(recipe_names())}, of data alone: {', '.join(sorted(data)) or 'none'}; "
+        "or give the path of a YAML file."
+    )
