@@ -142,7 +142,7 @@ def _stages(workspace: Path) -> dict[str, float]:
 def _films() -> list[Path]:
     folder = source_list_path("demo").parent
     paths = [folder / source.url for source in load_sources("demo")]
-    return [path for path in paths if path.name != "11-cut-short.mp4"]
+    return [path for path in paths if path.is_file() and path.name != "11-cut-short.mp4"]
 
 
 def _write_recipe(folder: Path, films: Sequence[Path], copies: int) -> Path:
