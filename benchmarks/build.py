@@ -30,7 +30,6 @@ data:
   sources: {sources}
   batch_size: {batch_size}
   runner: {{kind: threads, workers: 1}}
-  questions: {{window_s: [60.0], stride_s: 30.0, max_per_video: 200}}
   dedup: {{near: false}}
 """
 

@@ -279,7 +279,8 @@ class QuestionConfig(Settings):
     )
     num_options: int = Field(default=4, ge=2, le=8, description="of a question in the form choice, at most")
     window_s: tuple[Annotated[float, Field(gt=0)], ...] = Field(
-        default=(), description="measured: lengths of the spans asked about; none: whole videos"
+        default=(8.0, 30.0),
+        description="measured: lengths of the spans asked about; none, or longer than the video: all of it",
     )
     stride_s: float = Field(default=4.0, gt=0, description="measured")
     max_per_video: int = Field(default=400, gt=0)

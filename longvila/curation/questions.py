@@ -97,14 +97,15 @@ def write_questions(
 
 
 def windows(duration_s: float, config: QuestionConfig) -> list[Times]:
-    """Return the spans to ask about: every length at every stride, or the whole video when none is named."""
-    if not config.window_s:
-        return [(0.0, duration_s)]
-    found = []
+    """Return the spans to ask about: every length at every stride.
+
+    It is the whole video when no length is named, or when the video is shorter than all of them.
+    """
+    found: list[Times] = []
     for length_s in config.window_s:
         count = int((duration_s - length_s) / config.stride_s + 1e-9) + 1 if duration_s >= length_s else 0
         found += [(i * config.stride_s, i * config.stride_s + length_s) for i in range(count)]
-    return found
+    return found or [(0.0, duration_s)]
 
 
 def _question(

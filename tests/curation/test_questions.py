@@ -28,7 +28,7 @@ def asked(pictures: list[np.ndarray], *, cuts_s: tuple[float, ...] = (), **confi
         measure_pictures(pictures),
         shots_at("v", duration_s, cuts_s),
         [caption(0.0, 2.0), caption(2.0, duration_s)],
-        QuestionConfig.model_validate(config),
+        QuestionConfig.model_validate({"window_s": (), **config}),
     )
 
 
@@ -87,8 +87,9 @@ def test_nothing_is_asked_that_is_not_clear():
 def test_windows():
     config = QuestionConfig(window_s=(4.0, 8.0), stride_s=2.0)
     assert windows(10.0, config) == [(0, 4), (2, 6), (4, 8), (6, 10), (0, 8), (2, 10)]
-    assert windows(3.0, config) == []
-    assert windows(10.0, QuestionConfig()) == [(0.0, 10.0)]
+    assert windows(3.0, config) == [(0.0, 3.0)]
+    assert windows(10.0, QuestionConfig(window_s=())) == [(0.0, 10.0)]
+    assert windows(8.0, QuestionConfig()) == [(0.0, 8.0)]
 
 
 def test_every_question_keeps_the_form():
