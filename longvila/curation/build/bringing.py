@@ -2,45 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from collections.abc import Callable, Sequence
 
-from longvila.config.footage import ClipConfig, FramesConfig, ShotConfig
-from longvila.config.language import CaptionConfig, QuestionConfig
-from longvila.config.sourcing import DedupConfig, FetchConfig, NormaliseConfig, ValidateConfig
+from longvila.config.sourcing import NormaliseConfig, ValidateConfig
 from longvila.curation import (
-    captioners,
-    captions,
-    clips,
-    filters,
     normalise,
-    questions,
-    samples,
-    scan,
-    summaries,
     validate,
 )
-from longvila.curation.asking.outline import lines_of
-from longvila.curation.asking.steps import Told, check_settings, checker_of, write_with_model
-from longvila.curation.captioners import Captioner, Footage
-from longvila.curation.duplicates import judge, steps
-from longvila.curation.duplicates.pairs import DuplicatePair
-from longvila.curation.duplicates.protected import EvaluationVideo
-from longvila.curation.duplicates.splits import SplitReport, compare_splits
-from longvila.curation.duplicates.store import StoredFingerprints
-from longvila.curation.fetching import fetch
-from longvila.curation.fetching.download import Downloader
 from longvila.curation.fetching.fetch import FetchedVideo
-from longvila.curation.language.opening import open_model
-from longvila.curation.language.protocol import LanguageModel
-from longvila.curation.on_screen_text import RapidReader, SeenText, texts_of_video
-from longvila.curation.scan import Scan
 from longvila.media.guard import Guard
-from longvila.media.jpeg import FrameBlob
-from longvila.records import Caption, Clip, Question, Record, Sample, Shot, Source, Split, VideoRecord
-from longvila.storage import StepResult, Workspace, run_step, run_whole
-
+from longvila.records import VideoRecord
+from longvila.storage import StepResult, Workspace, run_step
 
 Progress = Callable[[int, int], None] | None
 NORMALISE = NormaliseConfig()  # when a caller does not say
