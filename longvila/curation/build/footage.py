@@ -174,6 +174,7 @@ def timelines(
     made: Sequence[Clip] = (),
     captioned: Sequence[Caption] = (),
 ) -> list[Timeline]:
+    """Put together what is known of each video; ``made`` and ``captioned`` are of all of them."""
     scanned = {found.video_id: found for found in scans}
     return [
         Timeline(
