@@ -33,8 +33,8 @@ install: $(STAMP) ## Make .venv and install into it
 demo: $(STAMP) ## The whole life of a model on real video (STORAGE=s3 for object storage, WORKSPACE=dir)
 	$(BIN)/longvila flow run lifecycle --recipe demo --workspace $(WORKSPACE) --storage $(STORAGE)
 
-# Two at a time where a test is one process; those that start ranks, servers and flows need both cores for themselves.
-SIDE_BY_SIDE := $(addprefix tests/,config curation data docs evaluation inference media planning report storage tasks text)
+# Two at a time where a test keeps one core busy; those that start ranks need both for themselves.
+SIDE_BY_SIDE := $(addprefix tests/,config curation data docs end_to_end evaluation flows inference media planning report storage tasks text)
 QUICK := -m "not slow and not faults"
 PYTEST := $(BIN)/python -m pytest $(PYTEST_ARGS)
 

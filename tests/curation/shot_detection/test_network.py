@@ -48,6 +48,7 @@ def test_half_precision_changes_no_decision(film):
     np.testing.assert_allclose(half.in_transition, exact.in_transition, atol=0.05)
 
 
+@pytest.mark.slow
 def test_windows_over_a_video_give_what_the_package_gives(film, published):
     detector = WholeNetwork(network=TransNetV2())
     for frame in film:
