@@ -54,7 +54,7 @@ test-slow: $(VENV)/.language-model ## Long proofs: three seeds, a real language 
 
 .PHONY: test-faults
 test-faults: $(STAMP) ## Kill real processes and see that nothing is lost
-	$(BIN)/python -m pytest -m faults $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -m "faults and not slow" $(PYTEST_ARGS)
 
 .PHONY: bench
 bench: $(STAMP) ## Run one benchmark: make bench NAME=mmsp_attention (BENCH_ARGS=--quick)
