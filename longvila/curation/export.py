@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import lru_cache
+from pathlib import Path
 
 from longvila.errors import ItemError
 from longvila.media.cutting import cut
@@ -62,25 +64,15 @@ def export_clips(
             )
         video, key = listed[clip.video_id], f"{prefix}/{clip.clip_id}.mp4"
         if not workspace.storage.exists(key):
-            out = workspace.scratch("export") / f"{clip.clip_id}.mp4"
-            path, facts = workspace.fetch_local(video.key), facts_of(video.key)
-            try:
+            facts = facts_of(video.key)
+            stop_s = min(clip.stop_s, facts.duration_s)
+            with _scratch_file(workspace, clip) as out:
                 with os_errors(f"write {out}"):
-                    stop_s = min(clip.stop_s, facts.duration_s)
                     cut(
-                        path,
-                        out,
-                        start_s=clip.start_s,
-                        stop_s=stop_s,
-                        crf=crf,
-                        preset=preset,
-                        audio=audio,
-                        facts=facts,
-                        threads=threads,
-                    )
+                        workspace.fetch_local(video.key), out, start_s=clip.start_s, stop_s=stop_s,
+                        crf=crf, preset=preset, audio=audio, facts=facts, threads=threads,
+                    )  # fmt: skip
                 workspace.storage.put_file(key, out)
-            finally:
-                out.unlink(missing_ok=True)
         return _exported(workspace, clip, key)
 
     return run_step(
@@ -94,6 +86,16 @@ def export_clips(
         progress=progress,
         still_valid=lambda exported: workspace.storage.exists(exported.key),
     )
+
+
+@contextmanager
+def _scratch_file(workspace: Workspace, clip: Clip) -> Iterator[Path]:
+    """Give a path to write a clip to, and remove what is left there."""
+    out = workspace.scratch("export") / f"{clip.clip_id}.mp4"
+    try:
+        yield out
+    finally:
+        out.unlink(missing_ok=True)
 
 
 def _exported(workspace: Workspace, clip: Clip, key: str) -> ExportedClip:
