@@ -261,7 +261,7 @@ def stage_cost(step: StepOutput, stats: Sequence[StepStats], usage: Usage) -> St
 
 
 def judge_splits(found: SplitReport) -> Verdict:
-    """Training and held-out videos share no picture."""
+    """Training and held-out videos share no passage."""
     evidence = "there is nothing to compare"
     if found.nearest_distance is not None:
         evidence = (
@@ -269,7 +269,7 @@ def judge_splits(found: SplitReport) -> Verdict:
             f"{found.nearest_distance} bits of 64; up to {found.max_distance} counts as the same"
         )
     return Verdict(
-        claim="Training and held-out videos share no picture", passed=not found.shared, evidence=evidence
+        claim="Training and held-out videos share no passage", passed=not found.shared, evidence=evidence
     )
 
 

@@ -106,7 +106,7 @@ def test_every_part_is_shown(page):
         "$7.50",
         "sources: demo",
         "2026-01-02",
-        "Training and held-out videos share no picture",
+        "Training and held-out videos share no passage",
         "dissolve 0:04.0",
     ):
         assert text in page.text, text
@@ -119,7 +119,7 @@ def test_the_json_twin_has_the_figures_and_no_picture(report):
     assert found["funnel"][0]["taken_in"] == 6
     assert found["stages"][5]["cost_usd"] == 1.5
     assert "base64" not in text
-    assert "picture" not in text.replace("pictures are in", "").replace("share no picture", "").replace(
+    assert "picture" not in text.replace("pictures are in", "").replace("share no passage", "").replace(
         " pictures, nearest", ""
     )
     later = report.model_copy(update={"created": report.created.replace(year=2030)})
